@@ -1,0 +1,89 @@
+"""Every error that saaa raises on purpose: one root, a subclass for each situation.
+
+A message says what is wrong and what to do about it, in words that may be shown to the caller. `serving.errors` maps
+each class to a gRPC code; nothing here knows of gRPC.
+"""
+
+from __future__ import annotations
+
+
+class SaaaError(Exception):
+    """Root of all errors raised on purpose.
+
+    Args:
+        message: what is wrong and what to do, in one or two sentences; safe to show to a caller.
+        field: path of the offending field in the caller's terms, such as "graph.objects[2].box"; empty when the error
+            is not about one field.
+    """
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+    @property
+    def reason(self) -> str:
+        """The situation as an UPPER_SNAKE_CASE word: the class name. It is what clients may branch on."""
+        name = type(self).__name__
+        return "".join(f"_{c}" if c.isupper() and i else c for i, c in enumerate(name)).upper()
+
+
+class InvalidInput(SaaaError):
+    """The caller's input is wrong; sending it again cannot help."""
+
+
+class ImageRejected(InvalidInput):
+    """The bytes are not a picture that saaa accepts."""
+
+
+class SceneGraphError(InvalidInput):
+    """The scene graph contradicts itself, the image or the limits."""
+
+
+class OptionInvalid(InvalidInput):
+    """An option of a request or of a configuration is outside its range or unknown."""
+
+
+class ModelNotFound(SaaaError):
+    """No model of that name and version is served."""
+
+
+class ArchiveError(SaaaError):
+    """An archive is missing, corrupt, of an unknown format version, or not what was asked for."""
+
+
+class DataError(SaaaError):
+    """Training data is missing, empty or malformed."""
+
+
+class CheckpointError(SaaaError):
+    """A checkpoint cannot be read or does not fit the model."""
+
+
+class LaneFull(SaaaError):
+    """The lane cannot finish this work before the caller's deadline; try again later.
+
+    Args:
+        message: as in `SaaaError`.
+        retry_after_s: seconds after which a retry is sensible, at least 0.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(SaaaError):
+    """The caller's deadline passed before the work was done."""
+
+
+class BackendUnavailable(SaaaError):
+    """The backend cannot be reached, or lost the work; another attempt may succeed."""
+
+
+class BackendFailed(SaaaError):
+    """The backend answered with a failure of its own; another attempt would fail alike."""
+
+
+class StartFailed(SaaaError):
+    """The service cannot start: port in use, model folder missing, no usable Java and the like."""

@@ -1,0 +1,171 @@
+"""What crosses the seam between the facade and a model: batches of work in, one result an item out.
+
+Plain dataclasses and NumPy arrays: no torch, no protobuf (`saaa.wire` packs them into bytes). The facade makes a
+`WorkBatch`, a backend runs it (`saaa.runtime.executor` does the computing), and gives one `ItemResult` an item, in order.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saaa.scene_graph import RoleGraph
+
+AUTO_METHOD = "auto"
+
+
+class Work(enum.Enum):
+    """One kind of work; the facade has one lane for each."""
+
+    PREDICT = "predict"
+    """Class probabilities only."""
+    EXPLAIN = "explain"
+    """Class probabilities and attribution maps, from one shared forward."""
+    CAPTION = "caption"
+    """Captions guided by a graph."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainOptions:
+    """How to attribute; the same for a whole batch."""
+
+    method: str = AUTO_METHOD
+    """Name in the attribution registry, or "auto" for the model's default."""
+    steps: int = 16
+    """Integration steps of integrated_gradients, 1 to 64."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionOptions:
+    """How to decode; the same for a whole batch."""
+
+    beam_width: int = 3
+    """1 is greedy; 1 to 10."""
+    count: int = 1
+    """Captions an item, best first; 1 to beam_width."""
+    max_words: int | None = None
+    """Longest caption in words, 1 to 50; None is the captioner's own limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkItem:
+    """What is wanted of one image of a batch."""
+
+    targets: tuple[int, ...] = ()
+    """EXPLAIN: the class indices to explain, one map each; empty is the most probable class."""
+    graph: RoleGraph | None = None
+    """CAPTION: the graph that guides, boxes in pixels of the model's input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkBatch:
+    """Several images that share model, kind of work and options.
+
+    `pixels` is uint8, (items, size, size, 3), RGB, at the model's input size (`saaa.images.fit` makes it).
+    """
+
+    model: str
+    version: str
+    work: Work
+    pixels: NDArray[np.uint8]
+    items: tuple[WorkItem, ...]
+    explain: ExplainOptions = field(default_factory=ExplainOptions)
+    caption: CaptionOptions = field(default_factory=CaptionOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttributionMap:
+    """A map for one class at the method's native resolution."""
+
+    target: int
+    """Class index."""
+    method: str
+    """The method used, never "auto"."""
+    values: NDArray[np.float32]
+    """(rows, columns), covering the whole model input evenly; larger speaks more for the target."""
+    completeness_gap: float | None = None
+    """integrated_gradients only; relative, 0 is exact."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionResult:
+    """One caption; the arrays run over its words, without the end marker."""
+
+    words: tuple[str, ...]
+    log_probabilities: NDArray[np.float32]
+    """(words,), natural logarithm."""
+    node_weights: NDArray[np.float32]
+    """(words, nodes of the role graph); rows sum to 1."""
+    log_probability: float
+    """Of the whole caption, end marker included; at most 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemError:
+    """Why one item of a batch failed; the others are unaffected."""
+
+    reason: str
+    """`SaaaError.reason`, or "INTERNAL" for an unforeseen failure."""
+    message: str
+    """Safe to show to the caller."""
+    field: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemResult:
+    """What the model says of one item. Exactly one of `error` and the answers is set."""
+
+    error: ItemError | None = None
+    probabilities: NDArray[np.float32] | None = None
+    """(classes,), PREDICT and EXPLAIN; sums to 1."""
+    maps: tuple[AttributionMap, ...] = ()
+    """EXPLAIN: one a target, in order."""
+    captions: tuple[CaptionResult, ...] = ()
+    """CAPTION: best first."""
+
+
+class ModelKind(enum.Enum):
+    """What an archive is for."""
+
+    EGDD = "egdd"
+    EGA = "ega"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodInfo:
+    """One attribution method as a model offers it."""
+
+    name: str
+    cost_forwards: float
+    """For one target, in forward passes of one image."""
+    reference: str
+    """The paper it comes from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """What a served model says of itself; made from its archive."""
+
+    name: str
+    version: str
+    kind: ModelKind
+    digest: str
+    """SHA-256 of the archive's SHA256SUMS member, 64 hexadecimal digits."""
+    input_size: int
+    """Width and height of the input in pixels."""
+    resize: str = "squash"
+    """How an image becomes the input: a mode of `saaa.images.fit`, "squash" or "crop"."""
+    crop_fraction: float = 1.0
+    """For "crop": input_size / length of the shorter side after resizing, in (0, 1]."""
+    classes: tuple[str, ...] = ()
+    vocabulary_size: int = 0
+    max_nodes: int = 0
+    """EGA: the most graph nodes that guide a caption."""
+    max_words: int = 0
+    """EGA: the longest caption."""
+    methods: tuple[MethodInfo, ...] = ()
+    """EGDD: what the model supports, its default first."""
+    card_json: str = "{}"
