@@ -1,0 +1,54 @@
+# Every target sets itself up: a machine with Python >= 3.11, make and git is enough (and a network the first time).
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+UV     := 0.13.9
+DATA   ?= ../shared/data
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-slow lint demo demo-photos bench generate lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(READY)  ## make .venv with the exact versions of requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "saaa needs Python >= 3.11, found " + sys.version.split()[0] + "; set PYTHON=/path/to/python")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/uv --version 2>/dev/null | grep -q " $(UV)" || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	@echo "setup: installing the locked packages (about 5.6 GB the first time)"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . uv==$(UV)
+	@touch $@
+
+lint: setup  ## ruff, mypy --strict, import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy saaa serving
+	$(BIN)/lint-imports
+
+test: lint  ## lint, then the default test suite
+	$(BIN)/pytest -m "not slow"
+
+test-slow: setup  ## the long suites
+	$(BIN)/pytest -m slow
+
+demo: setup  ## the whole product on the procedural world: train, serve, analyse, report
+	$(BIN)/python -m benchmarks.demo world --output build/demo
+
+demo-photos: setup  ## the same on photographs: DATA=folder with scenes15 and coco-mini
+	$(BIN)/python -m benchmarks.demo photos --data $(DATA) --output build/demo-photos
+
+bench: setup  ## measure: every figure in the README
+	$(BIN)/python -m benchmarks
+
+generate: setup  ## stubs from protos/
+	$(BIN)/python protos/generate.py
+
+lock:  ## resolve requirements.lock anew
+	$(BIN)/uv pip compile --quiet --all-extras --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --upgrade --output-file requirements.lock pyproject.toml
+
+clean:  ## remove what was built, keep .venv
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
