@@ -24,29 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsaaa/packed/v1/packed.proto\x12\x0esaaa.packed.v1\"\xb4\x01\n\x05\x42\x61tch\x12\"\n\x04work\x18\x01 \x01(\x0e\x32\x14.saaa.packed.v1.Work\x12\r\n\x05shape\x18\x02 \x03(\r\x12#\n\x05items\x18\x03 \x03(\x0b\x32\x14.saaa.packed.v1.Item\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\r\n\x05steps\x18\x05 \x01(\r\x12\x12\n\nbeam_width\x18\x06 \x01(\r\x12\r\n\x05\x63ount\x18\x07 \x01(\r\x12\x11\n\tmax_words\x18\x08 \x01(\r\"L\n\x04Item\x12\x0f\n\x07targets\x18\x01 \x03(\r\x12)\n\x05graph\x18\x02 \x01(\x0b\x32\x15.saaa.packed.v1.GraphH\x00\x88\x01\x01\x42\x08\n\x06_graph\"D\n\x05Graph\x12\r\n\x05types\x18\x01 \x03(\r\x12\x0e\n\x06orders\x18\x02 \x03(\r\x12\r\n\x05\x62oxes\x18\x03 \x03(\x02\x12\r\n\x05\x65\x64ges\x18\x04 \x03(\r\"\x81\x01\n\x07Results\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.saaa.packed.v1.Result\x12\x18\n\x10\x64\x65scription_json\x18\x02 \x01(\t\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x15.saaa.packed.v1.ErrorH\x00\x88\x01\x01\x42\x08\n\x06_error\"\xa2\x01\n\x06Result\x12)\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x15.saaa.packed.v1.ErrorH\x00\x88\x01\x01\x12\x15\n\rprobabilities\x18\x02 \x01(\x0c\x12!\n\x04maps\x18\x03 \x03(\x0b\x32\x13.saaa.packed.v1.Map\x12)\n\x08\x63\x61ptions\x18\x04 \x03(\x0b\x32\x17.saaa.packed.v1.CaptionB\x08\n\x06_error\"7\n\x05\x45rror\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\"\x88\x01\n\x03Map\x12\x0e\n\x06target\x18\x01 \x01(\r\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06values\x18\x05 \x01(\x0c\x12\x1d\n\x10\x63ompleteness_gap\x18\x06 \x01(\x02H\x00\x88\x01\x01\x42\x13\n\x11_completeness_gap\"b\n\x07\x43\x61ption\x12\r\n\x05words\x18\x01 \x03(\t\x12\x19\n\x11log_probabilities\x18\x02 \x01(\x0c\x12\x14\n\x0cnode_weights\x18\x03 \x01(\x0c\x12\x17\n\x0flog_probability\x18\x04 \x01(\x02*e\n\x04Work\x12\x14\n\x10WORK_UNSPECIFIED\x10\x00\x12\x10\n\x0cWORK_PREDICT\x10\x01\x12\x10\n\x0cWORK_EXPLAIN\x10\x02\x12\x10\n\x0cWORK_CAPTION\x10\x03\x12\x11\n\rWORK_DESCRIBE\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsaaa/packed/v1/packed.proto\x12\x0esaaa.packed.v1\"\xd4\x01\n\x05\x42\x61tch\x12\"\n\x04work\x18\x01 \x01(\x0e\x32\x14.saaa.packed.v1.Work\x12\r\n\x05shape\x18\x02 \x03(\r\x12#\n\x05items\x18\x03 \x03(\x0b\x32\x14.saaa.packed.v1.Item\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\r\n\x05steps\x18\x05 \x01(\r\x12\x12\n\nbeam_width\x18\x06 \x01(\r\x12\r\n\x05\x63ount\x18\x07 \x01(\r\x12\x11\n\tmax_words\x18\x08 \x01(\r\x12\r\n\x05model\x18\t \x01(\t\x12\x0f\n\x07version\x18\n \x01(\t\"L\n\x04Item\x12\x0f\n\x07targets\x18\x01 \x03(\x05\x12)\n\x05graph\x18\x02 \x01(\x0b\x32\x15.saaa.packed.v1.GraphH\x00\x88\x01\x01\x42\x08\n\x06_graph\"D\n\x05Graph\x12\r\n\x05types\x18\x01 \x03(\r\x12\x0e\n\x06orders\x18\x02 \x03(\r\x12\r\n\x05\x62oxes\x18\x03 \x03(\x02\x12\r\n\x05\x65\x64ges\x18\x04 \x03(\r\"\x81\x01\n\x07Results\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.saaa.packed.v1.Result\x12\x18\n\x10\x64\x65scription_json\x18\x02 \x01(\t\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x15.saaa.packed.v1.ErrorH\x00\x88\x01\x01\x42\x08\n\x06_error\"\xa2\x01\n\x06Result\x12)\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x15.saaa.packed.v1.ErrorH\x00\x88\x01\x01\x12\x15\n\rprobabilities\x18\x02 \x01(\x0c\x12!\n\x04maps\x18\x03 \x03(\x0b\x32\x13.saaa.packed.v1.Map\x12)\n\x08\x63\x61ptions\x18\x04 \x03(\x0b\x32\x17.saaa.packed.v1.CaptionB\x08\n\x06_error\"7\n\x05\x45rror\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\"\x88\x01\n\x03Map\x12\x0e\n\x06target\x18\x01 \x01(\r\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06values\x18\x05 \x01(\x0c\x12\x1d\n\x10\x63ompleteness_gap\x18\x06 \x01(\x02H\x00\x88\x01\x01\x42\x13\n\x11_completeness_gap\"q\n\x07\x43\x61ption\x12\r\n\x05words\x18\x01 \x03(\t\x12\x19\n\x11log_probabilities\x18\x02 \x01(\x0c\x12\x14\n\x0cnode_weights\x18\x03 \x01(\x0c\x12\x17\n\x0flog_probability\x18\x04 \x01(\x02\x12\r\n\x05nodes\x18\x05 \x01(\r*e\n\x04Work\x12\x14\n\x10WORK_UNSPECIFIED\x10\x00\x12\x10\n\x0cWORK_PREDICT\x10\x01\x12\x10\n\x0cWORK_EXPLAIN\x10\x02\x12\x10\n\x0cWORK_CAPTION\x10\x03\x12\x11\n\rWORK_DESCRIBE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'saaa.packed.v1.packed_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WORK']._serialized_start=971
-  _globals['_WORK']._serialized_end=1072
+  _globals['_WORK']._serialized_start=1018
+  _globals['_WORK']._serialized_end=1119
   _globals['_BATCH']._serialized_start=48
-  _globals['_BATCH']._serialized_end=228
-  _globals['_ITEM']._serialized_start=230
-  _globals['_ITEM']._serialized_end=306
-  _globals['_GRAPH']._serialized_start=308
-  _globals['_GRAPH']._serialized_end=376
-  _globals['_RESULTS']._serialized_start=379
-  _globals['_RESULTS']._serialized_end=508
-  _globals['_RESULT']._serialized_start=511
-  _globals['_RESULT']._serialized_end=673
-  _globals['_ERROR']._serialized_start=675
-  _globals['_ERROR']._serialized_end=730
-  _globals['_MAP']._serialized_start=733
-  _globals['_MAP']._serialized_end=869
-  _globals['_CAPTION']._serialized_start=871
-  _globals['_CAPTION']._serialized_end=969
+  _globals['_BATCH']._serialized_end=260
+  _globals['_ITEM']._serialized_start=262
+  _globals['_ITEM']._serialized_end=338
+  _globals['_GRAPH']._serialized_start=340
+  _globals['_GRAPH']._serialized_end=408
+  _globals['_RESULTS']._serialized_start=411
+  _globals['_RESULTS']._serialized_end=540
+  _globals['_RESULT']._serialized_start=543
+  _globals['_RESULT']._serialized_end=705
+  _globals['_ERROR']._serialized_start=707
+  _globals['_ERROR']._serialized_end=762
+  _globals['_MAP']._serialized_start=765
+  _globals['_MAP']._serialized_end=901
+  _globals['_CAPTION']._serialized_start=903
+  _globals['_CAPTION']._serialized_end=1016
 # @@protoc_insertion_point(module_scope)

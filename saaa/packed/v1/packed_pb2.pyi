@@ -21,7 +21,7 @@ WORK_CAPTION: Work
 WORK_DESCRIBE: Work
 
 class Batch(_message.Message):
-    __slots__ = ("work", "shape", "items", "method", "steps", "beam_width", "count", "max_words")
+    __slots__ = ("work", "shape", "items", "method", "steps", "beam_width", "count", "max_words", "model", "version")
     WORK_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +30,8 @@ class Batch(_message.Message):
     BEAM_WIDTH_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     MAX_WORDS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     work: Work
     shape: _containers.RepeatedScalarFieldContainer[int]
     items: _containers.RepeatedCompositeFieldContainer[Item]
@@ -38,7 +40,9 @@ class Batch(_message.Message):
     beam_width: int
     count: int
     max_words: int
-    def __init__(self, work: _Optional[_Union[Work, str]] = ..., shape: _Optional[_Iterable[int]] = ..., items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., method: _Optional[str] = ..., steps: _Optional[int] = ..., beam_width: _Optional[int] = ..., count: _Optional[int] = ..., max_words: _Optional[int] = ...) -> None: ...
+    model: str
+    version: str
+    def __init__(self, work: _Optional[_Union[Work, str]] = ..., shape: _Optional[_Iterable[int]] = ..., items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., method: _Optional[str] = ..., steps: _Optional[int] = ..., beam_width: _Optional[int] = ..., count: _Optional[int] = ..., max_words: _Optional[int] = ..., model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class Item(_message.Message):
     __slots__ = ("targets", "graph")
@@ -109,13 +113,15 @@ class Map(_message.Message):
     def __init__(self, target: _Optional[int] = ..., method: _Optional[str] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., values: _Optional[bytes] = ..., completeness_gap: _Optional[float] = ...) -> None: ...
 
 class Caption(_message.Message):
-    __slots__ = ("words", "log_probabilities", "node_weights", "log_probability")
+    __slots__ = ("words", "log_probabilities", "node_weights", "log_probability", "nodes")
     WORDS_FIELD_NUMBER: _ClassVar[int]
     LOG_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     NODE_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     LOG_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
     words: _containers.RepeatedScalarFieldContainer[str]
     log_probabilities: bytes
     node_weights: bytes
     log_probability: float
-    def __init__(self, words: _Optional[_Iterable[str]] = ..., log_probabilities: _Optional[bytes] = ..., node_weights: _Optional[bytes] = ..., log_probability: _Optional[float] = ...) -> None: ...
+    nodes: int
+    def __init__(self, words: _Optional[_Iterable[str]] = ..., log_probabilities: _Optional[bytes] = ..., node_weights: _Optional[bytes] = ..., log_probability: _Optional[float] = ..., nodes: _Optional[int] = ...) -> None: ...
