@@ -1,0 +1,113 @@
+"""What every attribution method is made of, and the one gradient loop that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from saaa.models.classifier import Classifier
+
+Targets = list[tuple[int, ...]]
+"""Class indices to explain, one tuple an image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One call of a method.
+
+    `inputs` is (B, 3, S, S), preprocessed. `choose` turns the logits (B, K) into the targets; it is a
+    function because an image without targets gets its most probable class, which only the method's own
+    forward tells.
+    """
+
+    classifier: Classifier
+    inputs: Tensor
+    choose: Callable[[Tensor], Targets]
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explained:
+    """What a method gives back: logits (B, K), and for every image one map (rows, columns) a target.
+
+    `gaps` has the shape of `maps`, for methods with a completeness gap.
+    """
+
+    logits: Tensor
+    targets: Targets
+    maps: list[list[Tensor]]
+    gaps: list[list[float]] | None = None
+
+
+class Method(Protocol):
+    """One attribution method. `run` is called with a frozen network in evaluation mode."""
+
+    name: str
+    reference: str
+
+    def supports(self, classifier: Classifier) -> bool:
+        """Say whether the method can explain this network."""
+
+    def cost(self, classifier: Classifier) -> float:
+        """Give the price of one target with default options, prediction included, in forwards."""
+
+    def run(self, job: Job) -> Explained:
+        """Predict and explain."""
+
+
+@contextmanager
+def frozen(net: nn.Module) -> Iterator[None]:
+    """Hold the network in evaluation mode without parameter gradients, and put everything back afterwards.
+
+    With parameters frozen, a backward pass costs about one forward instead of two, and a graph begins only
+    where a method asks for one. It changes flags of the network: use one replica a thread.
+    """
+    modes = [(module, module.training) for module in net.modules() if module.training]
+    trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    try:
+        net.eval()
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        for module, mode in modes:
+            module.training = mode
+
+
+def target_gradients(
+    logits: Tensor, source: Tensor, targets: Targets, use: Callable[[Tensor, Tensor], Tensor]
+) -> list[list[Tensor]]:
+    """Differentiate each target's logit with respect to `source`, and turn the gradients into maps.
+
+    Images do not interact in evaluation mode, so the k-th targets of all images share one backward pass: the
+    gradient of the sum of their logits is, image by image, the gradient of each. Hence as many backward
+    passes as the image with the most targets has.
+
+    Args:
+        logits: (B, K), with a graph to `source`.
+        source: (B, ...), one slice an image.
+        targets: class indices, one tuple an image.
+        use: makes maps (n, rows, columns) of gradients (n, ...) and source (n, ...).
+    """
+    maps: list[list[Tensor]] = [[] for _ in targets]
+    rounds = max((len(chosen) for chosen in targets), default=0)
+    for turn in range(rounds):
+        images = [i for i, chosen in enumerate(targets) if len(chosen) > turn]
+        total = logits[images, [targets[i][turn] for i in images]].sum()
+        (gradient,) = torch.autograd.grad(total, source, retain_graph=turn + 1 < rounds)
+        made = use(gradient[images], source.detach()[images])
+        for image, values in zip(images, made, strict=True):
+            maps[image].append(values)
+    return maps
+
+
+def checked_targets(targets: Sequence[Sequence[int]]) -> Targets:
+    """Copy the targets as plain ints."""
+    return [tuple(int(index) for index in chosen) for chosen in targets]

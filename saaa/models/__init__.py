@@ -1,0 +1,1 @@
+"""The models: image classifier and captioner, in plain PyTorch."""
