@@ -1,0 +1,1 @@
+"""Running archived models: packed batches in, results out."""
