@@ -98,7 +98,7 @@ def main() -> None:
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--check", action="store_true", help="write nothing; exit 1 when a stub is stale")
     choice.add_argument(
-        "--baseline", action="store_true", help="write baseline.binpb from the present protos"
+        "--baseline", action="store_true", help="write baseline.binpb from these protos"
     )
     options = parser.parse_args()
     if options.check:

@@ -1,0 +1,51 @@
+"""The Python client: `Client` and `AsyncClient` for a saaa facade, results as dataclasses and NumPy arrays.
+
+Needs only grpc, NumPy and the generated stubs; nothing else of saaa is imported.
+"""
+
+from saaa.client.client import AsyncClient, Client
+from saaa.client.convert import AnalyzeOptions
+from saaa.client.errors import RequestInvalid, RpcFailed, Violation
+from saaa.client.results import (
+    Analysis,
+    Attribution,
+    AttributionMethod,
+    Caption,
+    CaptionWord,
+    Concept,
+    Graph,
+    GraphObject,
+    GraphRelationship,
+    Limits,
+    Model,
+    ModelProvenance,
+    Node,
+    Prediction,
+    Provenance,
+    Region,
+)
+
+__all__ = [
+    "Analysis",
+    "AnalyzeOptions",
+    "AsyncClient",
+    "Attribution",
+    "AttributionMethod",
+    "Caption",
+    "CaptionWord",
+    "Client",
+    "Concept",
+    "Graph",
+    "GraphObject",
+    "GraphRelationship",
+    "Limits",
+    "Model",
+    "ModelProvenance",
+    "Node",
+    "Prediction",
+    "Provenance",
+    "Region",
+    "RequestInvalid",
+    "RpcFailed",
+    "Violation",
+]

@@ -1,0 +1,330 @@
+"""Between Python values and protobuf messages; the client's only file that knows the messages' fields."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+import numpy as np
+
+from saaa.client.errors import RequestInvalid
+from saaa.client.results import (
+    Analysis,
+    Attribution,
+    AttributionMethod,
+    Caption,
+    CaptionWord,
+    Concept,
+    Graph,
+    GraphObject,
+    GraphRelationship,
+    GraphSource,
+    Limits,
+    Model,
+    ModelKind,
+    ModelProvenance,
+    Node,
+    NodeKind,
+    Prediction,
+    Provenance,
+    Region,
+)
+from saaa.v1 import analysis_pb2 as pb
+
+Image = bytes | str | os.PathLike[str]
+
+MAX_REQUEST_BYTES = 32 * 2**20
+"""The largest request that the client sends: above any image that a service accepts by default (20 MiB)."""
+MAX_RESPONSE_BYTES = 64 * 2**20
+"""The largest response that the client takes."""
+
+_OUTPUTS = {
+    "predictions": pb.OUTPUT_PREDICTIONS,
+    "attributions": pb.OUTPUT_ATTRIBUTIONS,
+    "captions": pb.OUTPUT_CAPTIONS,
+}
+
+
+class AnalyzeOptions(TypedDict, total=False):
+    """What to answer and how; a key left out or None takes the service's default."""
+
+    outputs: Iterable[str]
+    """Any of "predictions", "attributions", "captions"; empty is all that the served models can give."""
+    top_k: int | None
+    """How many classes to return, 1 to 1000."""
+    method: str | None
+    """Attribution method, one of `Client.model(...).attribution_methods`."""
+    classes: Sequence[str | int]
+    """The classes to explain, by name or index; empty is the most probable one."""
+    steps: int | None
+    """Integration steps of integrated_gradients, 1 to 64."""
+    beam_width: int | None
+    """Of the captioner, 1 (greedy) to 10."""
+    captions: int | None
+    """How many captions to return, 1 to `beam_width`."""
+    max_words: int | None
+    """Longest caption in words, 1 to 50."""
+    classifier: str | None
+    """"name" or "name:version"."""
+    captioner: str | None
+    """"name" or "name:version"."""
+    request_id: str
+    """At most 128 printable ASCII characters, echoed in the answer and in logs."""
+
+
+def analyze_request(
+    image: Image, graph: Mapping[str, Any] | None, options: AnalyzeOptions
+) -> pb.AnalyzeRequest:
+    """Build the message for `Client.analyze`.
+
+    Raises:
+        RequestInvalid: a value cannot be put into the message; ranges are the service's to check.
+        OSError: the image is a path that cannot be read.
+        TypeError: an option of another name.
+    """
+    surplus = options.keys() - AnalyzeOptions.__annotations__.keys()
+    if surplus:
+        raise TypeError(f"analyze() got an unexpected keyword argument {min(surplus)!r}")
+    outputs = tuple(options.get("outputs") or ())
+    unknown = [output for output in outputs if output not in _OUTPUTS]
+    if unknown:
+        raise RequestInvalid("outputs", f"{unknown[0]!r} is not an output; choose from {', '.join(_OUTPUTS)}")
+    request = pb.AnalyzeRequest(
+        image=image if isinstance(image, bytes) else Path(image).read_bytes(),
+        outputs=[_OUTPUTS[output] for output in outputs],
+        request_id=options.get("request_id", ""),
+    )
+    if graph is not None:
+        request.graph.CopyFrom(graph_message(graph))
+    _put(request, "top_k", "top_k", options.get("top_k"))
+    request.attribution.method = options.get("method") or ""
+    request.attribution.classes.extend(str(name) for name in options.get("classes") or ())
+    _put(request.attribution, "steps", "steps", options.get("steps"))
+    _put(request.caption, "beam_width", "beam_width", options.get("beam_width"))
+    _put(request.caption, "count", "captions", options.get("captions"))
+    _put(request.caption, "max_words", "max_words", options.get("max_words"))
+    if classifier := options.get("classifier"):
+        request.classifier.name, _, request.classifier.version = classifier.partition(":")
+    if captioner := options.get("captioner"):
+        request.captioner.name, _, request.captioner.version = captioner.partition(":")
+    if request.ByteSize() > MAX_REQUEST_BYTES:
+        raise RequestInvalid(
+            "image",
+            f"the image makes a request of {request.ByteSize() / 2**20:.1f} MiB and at most "
+            f"{MAX_REQUEST_BYTES // 2**20} MiB can be sent; send a smaller picture",
+        )
+    return request
+
+
+def graph_message(region: Mapping[str, Any]) -> pb.SceneGraph:
+    """Convert published region JSON; "phrase" and other extra keys are ignored.
+
+    Raises:
+        RequestInvalid: a key is missing or a value is of the wrong type or size; the field says where.
+    """
+    graph = pb.SceneGraph()
+    for i, thing in enumerate(_list(region, "objects", "graph")):
+        field = f"graph.objects[{i}]"
+        message = graph.objects.add(
+            name=_text(thing, "name", field),
+            attributes=[_as_text(name, f"{field}.attributes") for name in thing.get("attributes") or ()],
+        )
+        for target, name, key in (
+            (message, "id", "object_id"),
+            (message.box, "x", "x"),
+            (message.box, "y", "y"),
+            (message.box, "width", "w"),
+            (message.box, "height", "h"),
+        ):
+            _put(target, name, f"{field}.{key}", _required(thing, key, field))
+    for i, link in enumerate(_list(region, "relationships", "graph", required=False)):
+        field = f"graph.relationships[{i}]"
+        edge = graph.relationships.add(name=_text(link, "name", field))
+        for name, key in (
+            ("id", "relationship_id"),
+            ("subject_id", "subject_id"),
+            ("object_id", "object_id"),
+        ):
+            _put(edge, name, f"{field}.{key}", _required(link, key, field))
+    return graph
+
+
+def analysis(response: pb.AnalyzeResponse) -> Analysis:
+    """Convert a response."""
+    return Analysis(
+        request_id=response.request_id,
+        image_width=response.image_width,
+        image_height=response.image_height,
+        predictions=tuple(_prediction(message) for message in response.predictions),
+        attributions=tuple(_attribution(message) for message in response.attributions),
+        captions=tuple(_caption(message) for message in response.captions),
+        graph=_graph(response.graph) if response.HasField("graph") else None,
+        graph_source=cast(
+            GraphSource, _word(pb.GraphSource.Name(response.graph_source), "GRAPH_SOURCE_", unset="none")
+        ),
+        caption_nodes=tuple(_node(message) for message in response.caption_nodes),
+        provenance=_provenance(response.provenance),
+        timings={timing.stage: timing.milliseconds for timing in response.timings},
+    )
+
+
+def model(message: pb.Model) -> Model:
+    """Convert a model's description."""
+    return Model(
+        name=message.name,
+        version=message.version,
+        kind=cast(ModelKind, _word(pb.ModelKind.Name(message.kind), "MODEL_KIND_")),
+        archive_sha256=message.archive_sha256,
+        input_size=message.input_size,
+        classes=tuple(message.classes),
+        vocabulary_size=message.vocabulary_size,
+        attribution_methods=tuple(
+            AttributionMethod(name=entry.name, cost_forwards=entry.cost_forwards, reference=entry.reference)
+            for entry in message.attribution_methods
+        ),
+        limits=Limits(
+            max_image_bytes=message.limits.max_image_bytes,
+            max_image_pixels=message.limits.max_image_pixels,
+            max_graph_nodes=message.limits.max_graph_nodes,
+            max_targets=message.limits.max_targets,
+            max_beam_width=message.limits.max_beam_width,
+        ),
+        card=json.loads(message.card_json or "{}"),
+        ready=message.ready,
+    )
+
+
+def _prediction(message: pb.Prediction) -> Prediction:
+    return Prediction(label=message.label, index=message.index, probability=message.probability)
+
+
+def _attribution(message: pb.Attribution) -> Attribution:
+    shape = (message.grid.height, message.grid.width)
+    region = message.region
+    return Attribution(
+        target=_prediction(message.target.class_prediction),
+        method=message.method,
+        grid=np.array(message.grid.values, dtype=np.float32).reshape(shape),
+        region=Region(x=region.x, y=region.y, width=region.width, height=region.height),
+        concepts=tuple(
+            Concept(node=_node(entry.node), mass=entry.mass, density=entry.density)
+            for entry in message.concepts
+        ),
+        completeness_gap=message.completeness_gap if message.HasField("completeness_gap") else None,
+    )
+
+
+def _caption(message: pb.Caption) -> Caption:
+    return Caption(
+        text=message.text,
+        words=tuple(
+            CaptionWord(
+                text=word.text,
+                log_probability=word.log_probability,
+                node_weights=np.array(word.node_weights, dtype=np.float32),
+            )
+            for word in message.words
+        ),
+        log_probability=message.log_probability,
+    )
+
+
+def _graph(message: pb.SceneGraph) -> Graph:
+    return Graph(
+        objects=tuple(
+            GraphObject(
+                id=thing.id,
+                name=thing.name,
+                attributes=tuple(thing.attributes),
+                x=thing.box.x,
+                y=thing.box.y,
+                width=thing.box.width,
+                height=thing.box.height,
+            )
+            for thing in message.objects
+        ),
+        relationships=tuple(
+            GraphRelationship(
+                id=link.id, subject_id=link.subject_id, object_id=link.object_id, name=link.name
+            )
+            for link in message.relationships
+        ),
+    )
+
+
+def _node(message: pb.GraphNode) -> Node:
+    return Node(
+        kind=cast(NodeKind, _word(pb.NodeKind.Name(message.kind), "NODE_KIND_")),
+        id=message.id,
+        attribute_index=message.attribute_index,
+        name=message.name,
+    )
+
+
+def _provenance(message: pb.Provenance) -> Provenance:
+    return Provenance(
+        classifier=_model_provenance(message.classifier) if message.HasField("classifier") else None,
+        captioner=_model_provenance(message.captioner) if message.HasField("captioner") else None,
+        image_sha256=message.image_sha256,
+        software_version=message.software_version,
+        backend=message.backend,
+    )
+
+
+def _model_provenance(message: pb.ModelProvenance) -> ModelProvenance:
+    return ModelProvenance(
+        name=message.name,
+        version=message.version,
+        archive_sha256=message.archive_sha256,
+        parameters=dict(message.parameters),
+    )
+
+
+def _word(name: str, prefix: str, *, unset: str = "unspecified") -> str:
+    """An enum value's name as a plain word: NODE_KIND_OBJECT is "object"."""
+    word = name.removeprefix(prefix).lower()
+    return unset if word == "unspecified" else word
+
+
+def _put(message: Any, name: str, field: str, value: Any) -> None:
+    """Set a whole-number field unless `value` is None."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise RequestInvalid(field, f"must be a whole number, not {value!r}")
+    try:
+        setattr(message, name, int(value))
+    except ValueError:
+        raise RequestInvalid(field, f"{value} is out of range") from None
+
+
+def _required(entry: Mapping[str, Any], key: str, field: str) -> Any:
+    if not isinstance(entry, Mapping):
+        raise RequestInvalid(field, f"must be a JSON object with the key {key!r}")
+    if entry.get(key) is None:
+        raise RequestInvalid(f"{field}.{key}", "is missing")
+    return entry[key]
+
+
+def _list(
+    entry: Mapping[str, Any], key: str, field: str, *, required: bool = True
+) -> Sequence[Mapping[str, Any]]:
+    if not isinstance(entry, Mapping):
+        raise RequestInvalid(field, "must be region JSON: an object with the key 'objects'")
+    value = _required(entry, key, field) if required else entry.get(key) or []
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise RequestInvalid(f"{field}.{key}", "must be a list")
+    return value
+
+
+def _text(entry: Mapping[str, Any], key: str, field: str) -> str:
+    return _as_text(_required(entry, key, field), f"{field}.{key}")
+
+
+def _as_text(value: Any, field: str) -> str:
+    if not isinstance(value, str):
+        raise RequestInvalid(field, f"must be text, not {value!r}")
+    return value

@@ -1,0 +1,352 @@
+"""The client against a real gRPC server on loopback."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf import duration_pb2
+from google.rpc import error_details_pb2
+
+import saaa.client
+from saaa.client import AsyncClient, Client, RequestInvalid, RpcFailed, Violation
+from saaa.v1 import analysis_pb2 as pb
+
+GRAPH = {
+    "objects": [
+        {"object_id": 7, "name": "lamp", "attributes": ["red"], "x": 1, "y": 2, "w": 30, "h": 40},
+        {"object_id": 9, "name": "table", "attributes": [], "x": 0, "y": 100, "w": 300, "h": 200},
+    ],
+    "relationships": [{"relationship_id": 1, "subject_id": 7, "object_id": 9, "name": "on"}],
+    "phrase": "ignored",
+}
+
+
+async def call(kind: str, address: str, method: str, *arguments):
+    if kind == "sync":
+        with Client(address) as client:
+            return getattr(client, method)(*arguments)
+    async with AsyncClient(address) as client:
+        return await getattr(client, method)(*arguments)
+
+
+def test_request_carries_every_option(server, tmp_path):
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"jpeg")
+    with Client(server.address) as client:
+        client.analyze(
+            photo,
+            GRAPH,
+            outputs=["captions", "predictions"],
+            top_k=3,
+            method="integrated_gradients",
+            classes=["kitchen", 4],
+            steps=8,
+            beam_width=5,
+            captions=2,
+            max_words=12,
+            classifier="scenes:2.0",
+            captioner="world",
+            request_id="mine",
+        )
+    (request,) = server.service.requests
+    assert request == pb.AnalyzeRequest(
+        image=b"jpeg",
+        graph=pb.SceneGraph(
+            objects=[
+                pb.SceneObject(
+                    id=7, name="lamp", attributes=["red"], box=pb.Box(x=1, y=2, width=30, height=40)
+                ),
+                pb.SceneObject(id=9, name="table", box=pb.Box(x=0, y=100, width=300, height=200)),
+            ],
+            relationships=[pb.Relationship(id=1, subject_id=7, object_id=9, name="on")],
+        ),
+        outputs=[pb.OUTPUT_CAPTIONS, pb.OUTPUT_PREDICTIONS],
+        top_k=3,
+        attribution=pb.AttributionOptions(method="integrated_gradients", classes=["kitchen", "4"], steps=8),
+        caption=pb.CaptionOptions(beam_width=5, count=2, max_words=12),
+        classifier=pb.ModelSelector(name="scenes", version="2.0"),
+        captioner=pb.ModelSelector(name="world"),
+        request_id="mine",
+    )
+
+
+def test_options_left_out_stay_unset(server):
+    with Client(server.address) as client:
+        client.analyze(b"jpeg")
+    (request,) = server.service.requests
+    for name in ("graph", "top_k", "classifier", "captioner"):
+        assert not request.HasField(name)
+    assert not request.attribution.HasField("steps")
+    assert not request.caption.HasField("beam_width")
+    assert list(request.outputs) == []
+
+
+def test_answer_becomes_dataclasses_and_arrays(server, response):
+    server.service.response = response
+    with Client(server.address) as client:
+        analysis = client.analyze(b"jpeg")
+    assert [(p.label, p.index) for p in analysis.predictions] == [("kitchen", 3), ("bedroom", 0)]
+    (attribution,) = analysis.attributions
+    assert attribution.grid.dtype == np.float32
+    np.testing.assert_array_equal(attribution.grid, np.float32([[0, 0.1, 0.2], [0.3, 0.4, 0.5]]))
+    assert (attribution.region.x, attribution.region.width) == (80, 480)
+    assert attribution.concepts[0].node.name == "lamp"
+    assert attribution.completeness_gap is None
+    assert [node.kind for node in analysis.caption_nodes] == ["object", "attribute", "relationship"]
+    assert analysis.graph_source == "request"
+    assert analysis.provenance.classifier.parameters == {"steps": "16"}
+    assert analysis.provenance.captioner is None
+    assert analysis.timings == {"decode": 1.5, "total": 9.0}
+    words = analysis.captions[0].words
+    assert [word.text for word in words] == ["red", "lamp"]
+    assert int(words[1].node_weights.argmax()) == 0
+
+
+def test_json_has_the_agreed_keys_and_short_numbers(server, response):
+    server.service.response = response
+    with Client(server.address) as client:
+        answer = client.analyze(b"jpeg").to_json(file="a.jpg")
+    assert json.loads(json.dumps(answer, allow_nan=False)) == answer
+    assert {
+        "file",
+        "graph_source",
+        "predictions",
+        "attributions",
+        "captions",
+        "graph",
+        "provenance",
+    } <= answer.keys()
+    assert answer["file"] == "a.jpg"
+    assert answer["predictions"][1] == {"label": "bedroom", "index": 0, "probability": 0.1}
+    assert answer["attributions"][0]["target"] == "kitchen"
+    assert answer["attributions"][0]["grid"] == [[0.0, 0.1, 0.2], [0.3, 0.4, 0.5]]
+    assert answer["captions"][0]["words"][1] == {
+        "text": "lamp",
+        "log_probability": -0.25,
+        "node_weights": [0.9, 0.1, 0.0],
+    }
+    assert answer["timings"]["total"] == 9.0
+    # The graph comes back in the form in which it went in.
+    assert answer["graph"] == {key: GRAPH[key] for key in ("objects", "relationships")}
+
+
+def test_empty_answer_has_no_graph(server):
+    with Client(server.address) as client:
+        answer = client.analyze(b"jpeg").to_json()
+    assert "file" not in answer
+    assert answer["graph"] is None
+    assert answer["graph_source"] == "none"
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_refusal_carries_code_reason_fields_and_delay(server, kind):
+    service = server.service
+    service.code, service.message = grpc.StatusCode.RESOURCE_EXHAUSTED, "the lane is full"
+    service.details = [
+        error_details_pb2.ErrorInfo(reason="LANE_FULL", domain="saaa"),
+        error_details_pb2.BadRequest(
+            field_violations=[
+                error_details_pb2.BadRequest.FieldViolation(field="top_k", description="must be 1 to 1000")
+            ]
+        ),
+        error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=1, nanos=500_000_000)),
+    ]
+    with pytest.raises(RpcFailed) as caught:
+        await call(kind, server.address, "analyze", b"jpeg")
+    failure = caught.value
+    assert failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert failure.reason == "LANE_FULL"
+    assert failure.message == "the lane is full"
+    assert failure.violations == (Violation("top_k", "must be 1 to 1000"),)
+    assert failure.retry_after_s == 1.5
+    assert str(failure) == (
+        "RESOURCE_EXHAUSTED LANE_FULL: the lane is full (retry after 1.5 s)\n  top_k: must be 1 to 1000"
+    )
+
+
+def test_refusal_without_details_has_the_code_as_reason(server):
+    server.service.code, server.service.message = grpc.StatusCode.NOT_FOUND, "no such model"
+    with Client(server.address) as client, pytest.raises(RpcFailed) as caught:
+        client.model("nobody")
+    assert (caught.value.reason, caught.value.violations, caught.value.retry_after_s) == (
+        "NOT_FOUND",
+        (),
+        None,
+    )
+
+
+def test_nobody_listening_is_unavailable():
+    with Client("127.0.0.1:1") as client, pytest.raises(RpcFailed) as caught:
+        client.models()
+    assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+
+
+def test_every_call_sends_a_deadline(server):
+    server.service.listing = [pb.Model(name="scenes", kind=pb.MODEL_KIND_EGDD)]
+    with Client(server.address, timeout=20) as client:
+        client.models()
+        client.model("scenes")
+        client.analyze(b"jpeg")
+        client.analyze(b"jpeg", timeout=5)
+    first, second, third, own = server.service.time_remaining
+    assert all(15 < left < 21 for left in (first, second, third))
+    assert own < 6
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_a_timeout_must_be_positive(timeout):
+    with pytest.raises(ValueError, match="more than 0"):
+        Client("localhost:1", timeout=timeout)
+
+
+def test_models_are_described(server):
+    server.service.listing = [
+        pb.Model(
+            name="scenes",
+            version="1.0",
+            kind=pb.MODEL_KIND_EGDD,
+            input_size=64,
+            classes=["kitchen", "bedroom"],
+            attribution_methods=[pb.AttributionMethod(name="gradcam", cost_forwards=2, reference="a paper")],
+            limits=pb.Limits(max_image_bytes=20 * 2**20, max_image_pixels=5 * 10**9),
+            card_json='{"metrics": {"accuracy": 0.97}}',
+            ready=True,
+        ),
+        pb.Model(name="world", version="1.0", kind=pb.MODEL_KIND_EGA, vocabulary_size=90),
+    ]
+    with Client(server.address) as client:
+        scenes, world = client.models()
+        assert client.model("scenes", "1.0") == scenes
+    assert (scenes.kind, world.kind) == ("egdd", "ega")
+    assert scenes.classes == ("kitchen", "bedroom")
+    assert scenes.attribution_methods[0].cost_forwards == 2
+    assert scenes.limits.max_image_pixels == 5 * 10**9
+    assert scenes.card["metrics"]["accuracy"] == 0.97
+    assert scenes.ready
+    assert not world.ready
+    assert server.service.requests[-1] == pb.GetModelRequest(name="scenes", version="1.0")
+
+
+def test_wait_ready_returns_once_serving(server):
+    server.set_health("NOT_SERVING")
+    timer = threading.Timer(0.3, server.set_health, ["SERVING"])
+    timer.start()
+    started = time.monotonic()
+    with Client(server.address) as client:
+        client.wait_ready(10)
+    assert 0.25 < time.monotonic() - started < 5
+    timer.join()
+
+
+@pytest.mark.parametrize("address", ["live", "127.0.0.1:1"])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_wait_ready_gives_up(server, address, kind):
+    server.set_health("NOT_SERVING")
+    target = server.address if address == "live" else address
+    started = time.monotonic()
+    with pytest.raises(RpcFailed, match=r"not ready after 0\.4 s") as caught:
+        await call(kind, target, "wait_ready", 0.4)
+    assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+    assert time.monotonic() - started < 2
+
+
+async def test_async_client_gives_the_same_answers(server, response):
+    server.service.response = response
+    server.service.listing = [pb.Model(name="scenes", kind=pb.MODEL_KIND_EGDD)]
+    server.set_health("SERVING")
+    async with AsyncClient(server.address) as client:
+        await client.wait_ready(5)
+        analysis = await client.analyze(b"jpeg", GRAPH, top_k=2)
+        listing, one = await client.models(), await client.model("scenes")
+    with Client(server.address) as client:
+        assert analysis.to_json() == client.analyze(b"jpeg", GRAPH, top_k=2).to_json()
+        assert listing == client.models() == (one,)
+
+
+def test_large_answers_and_requests_pass(server, response):
+    response.attributions[0].grid.CopyFrom(pb.Grid(height=1200, width=1200, values=np.zeros(1_440_000)))
+    server.service.response = response
+    with Client(server.address) as client:
+        assert client.analyze(bytes(20 * 2**20)).attributions[0].grid.shape == (1200, 1200)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda g: g.pop("objects"), "graph.objects"),
+        (lambda g: g.update(objects="lamp"), "graph.objects"),
+        (lambda g: g["objects"][1].pop("w"), "graph.objects[1].w"),
+        (lambda g: g["objects"][0].update(x="1"), "graph.objects[0].x"),
+        (lambda g: g["objects"][0].update(x=1.5), "graph.objects[0].x"),
+        (lambda g: g["objects"][0].update(y=2**40), "graph.objects[0].y"),
+        (lambda g: g["objects"][0].update(name=5), "graph.objects[0].name"),
+        (lambda g: g["objects"][0].update(attributes=[1]), "graph.objects[0].attributes"),
+        (lambda g: g["objects"].append("lamp"), "graph.objects[2]"),
+        (lambda g: g["relationships"][0].pop("name"), "graph.relationships[0].name"),
+    ],
+)
+def test_a_graph_that_cannot_be_sent_names_the_place(change, field):
+    graph = json.loads(json.dumps(GRAPH))
+    change(graph)
+    with Client("127.0.0.1:1") as client, pytest.raises(RequestInvalid) as caught:
+        client.analyze(b"jpeg", graph)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"outputs": ["words"]}, "outputs"),
+        ({"top_k": -1}, "top_k"),
+        ({"top_k": True}, "top_k"),
+        ({"captions": "2"}, "captions"),
+    ],
+)
+def test_an_option_that_cannot_be_sent_is_named(options, field):
+    with Client("127.0.0.1:1") as client, pytest.raises(RequestInvalid) as caught:
+        client.analyze(b"jpeg", **options)
+    assert caught.value.field == field
+
+
+def test_an_unknown_option_is_a_type_error():
+    with Client("127.0.0.1:1") as client, pytest.raises(TypeError, match="'topk'"):
+        client.analyze(b"jpeg", topk=3)
+
+
+def test_an_image_too_large_to_send_says_so():
+    with Client("127.0.0.1:1") as client, pytest.raises(RequestInvalid, match=r"33\.0 MiB") as caught:
+        client.analyze(bytes(33 * 2**20))
+    assert caught.value.field == "image"
+
+
+def test_client_imports_nothing_else_of_saaa():
+    allowed = ("saaa.client", "saaa.v1", "grpc", "grpc_status", "grpc_health", "google", "numpy")
+    for file in Path(saaa.client.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0
+                names = [str(node.module)]
+            for name in names:
+                known = name.split(".")[0] in sys.stdlib_module_names
+                assert known or name.startswith(allowed), f"{file.name} imports {name}"
+
+
+def test_importing_the_client_loads_no_torch_and_no_other_part():
+    program = (
+        "import sys, saaa.client; print(sorted(m for m in sys.modules "
+        "if m.split('.')[0] in ('torch', 'PIL', 'serving') or m.startswith('saaa.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = ast.literal_eval(done.stdout)
+    assert loaded
+    assert all(name.startswith(("saaa.client", "saaa.v1")) for name in loaded), loaded
