@@ -1,0 +1,25 @@
+"""The captioner that an abstract scene graph guides: encoder, decoder, decoding and vocabulary.
+
+The architecture is ASG2Caption's "role-aware relational graph encoder, memory and flow decoder" (Chen et
+al., CVPR 2020, arXiv 2003.00387), which RA3 and SA3 use. It sees the graph's shape (roles, boxes, edges),
+never its names.
+"""
+
+from saaa.models.captioner.config import CaptionerConfig
+from saaa.models.captioner.decoding import Hypotheses, search
+from saaa.models.captioner.graphs import GraphBatch, collate
+from saaa.models.captioner.model import Captioner
+from saaa.models.captioner.vocabulary import BOS, EOS, UNK, Vocabulary
+
+__all__ = [
+    "BOS",
+    "EOS",
+    "UNK",
+    "Captioner",
+    "CaptionerConfig",
+    "GraphBatch",
+    "Hypotheses",
+    "Vocabulary",
+    "collate",
+    "search",
+]

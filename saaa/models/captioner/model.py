@@ -1,0 +1,91 @@
+"""Encoder and decoder together: what is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from saaa.models.captioner.config import CaptionerConfig
+from saaa.models.captioner.decoder import Decoder, Guide, State
+from saaa.models.captioner.encoder import Encoder, GlobalEncoder
+from saaa.models.captioner.graphs import GraphBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taught:
+    """What teacher forcing gives; rows are the tokens to predict, longest caption first, step by step."""
+
+    hidden: Tensor
+    """(tokens, width): the second LSTM's state before each predicted token."""
+    targets: Tensor
+    """int64 (tokens,)"""
+    attention: Tensor
+    """(tokens, N)"""
+    rows: Tensor
+    """int64 (tokens,): which caption of the batch."""
+
+
+class Captioner(nn.Module):
+    """Facts of the published captioner, sections 2.2 and 2.3; `config` has the sizes."""
+
+    def __init__(self, config: CaptionerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.image = GlobalEncoder(config)
+        self.decoder = Decoder(config)
+
+    def begin(self, regions: Tensor, image: Tensor, graphs: GraphBatch) -> tuple[State, Guide]:
+        """Encode.
+
+        Args:
+            regions: (B, N, region_size), any value at padding.
+            image: (B, global_size).
+            graphs: the structure of B graphs.
+        """
+        memory = self.encoder(regions, graphs)
+        return self.decoder.begin(memory, self.image(image, memory, graphs.mask), graphs)
+
+    def teach(
+        self, regions: Tensor, image: Tensor, graphs: GraphBatch, captions: Tensor, lengths: Tensor
+    ) -> Taught:
+        """Run over given captions.
+
+        Args:
+            regions, image, graphs: as for `begin`, one row a caption.
+            captions: int64 (B, T), BOS first, padded with anything.
+            lengths: int64 (B,), tokens of each caption with BOS (and EOS where not cut off), at least 2.
+        """
+        state, guide = self.begin(regions, image, graphs)
+        # Longest first: the captions still running are always the first rows, and no step works on ended
+        # ones.
+        order = torch.argsort(lengths, descending=True, stable=True)
+        state, guide = state.rows(order), guide.rows(order)
+        steps = int(lengths.max()) - 1
+        running = [int(n) for n in (lengths[:, None] - 1 > torch.arange(steps, device=lengths.device)).sum(0)]
+        captions = captions[order]
+        gates = self.decoder.word_gates(captions[:, :steps])
+        weights = self.decoder.weights()
+        hidden: list[Tensor] = []
+        attention: list[Tensor] = []
+        for step, count in enumerate(running):
+            if count < len(state.hidden1):
+                state, guide = state.rows(slice(count)), guide.rows(slice(count))
+            state = self.decoder.step(state, guide, gates[:count, step], weights)
+            hidden.append(state.hidden2)
+            attention.append(state.attention)
+        return Taught(
+            hidden=torch.cat(hidden),
+            targets=torch.cat([captions[:count, step + 1] for step, count in enumerate(running)]),
+            attention=torch.cat(attention),
+            rows=torch.cat([order[:count] for count in running]),
+        )
+
+    def loss(
+        self, regions: Tensor, image: Tensor, graphs: GraphBatch, captions: Tensor, lengths: Tensor
+    ) -> Tensor:
+        """Token cross-entropy, mean over all predicted tokens of the batch; arguments as for `teach`."""
+        taught = self.teach(regions, image, graphs, captions, lengths)
+        return nn.functional.cross_entropy(self.decoder.logits(taught.hidden), taught.targets)

@@ -1,0 +1,242 @@
+"""Region and image features from a timm backbone: what the captioner sees of a picture.
+
+The published features come from an external detector and a ResNet-101. Here one backbone makes both:
+RoIAlign (He et al., "Mask R-CNN", ICCV 2017) over several of its levels for each node's box, and the levels'
+means for the image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torchvision.ops import roi_align  # type: ignore[import-untyped]
+
+from saaa.errors import ArchiveError, OptionInvalid
+from saaa.models.classifier import MAX_INPUT_SIZE, MIN_INPUT_SIZE, RESIZE_MODES, check_architecture
+
+FREQUENCIES = 4
+"""Sine and cosine pairs for each side of a box."""
+GEOMETRY_SIZE = 4 * 2 * FREQUENCIES
+SAMPLES = 2
+"""Bilinear samples a cell and axis of RoIAlign."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureConfig:
+    """What makes the features.
+
+    Raises:
+        OptionInvalid: an option is outside its range, or the architecture is unknown to timm.
+    """
+
+    architecture: str = "tf_efficientnet_lite0"
+    """Name of a timm model that gives feature maps."""
+    levels: tuple[int, ...] = (2, 3, 4)
+    """Which of its maps, in timm's numbering; for EfficientNet strides 8, 16 and 32."""
+    grid: int = 2
+    """Cells a side into which a box is pooled; more than 1 keeps where in the box something is."""
+    input_size: int = 160
+    """Width and height of the input in pixels, 16 to 1024."""
+    resize: str = "squash"
+    """How an image becomes the input: a mode of `saaa.images.fit`."""
+    crop_fraction: float = 1.0
+    """For "crop": input_size / length of the shorter side after resizing, in (0, 1]."""
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Subtracted from each channel of an image in [0, 1]."""
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Each channel is divided by this; positive."""
+
+    def __post_init__(self) -> None:
+        check_architecture(self.architecture)
+        if not self.levels or min(self.levels) < 0 or list(self.levels) != sorted(set(self.levels)):
+            raise OptionInvalid(
+                f"levels is {self.levels}; name one or more maps of the backbone in ascending order.",
+                field="levels",
+            )
+        if not 1 <= self.grid <= 7:
+            raise OptionInvalid(f"grid is {self.grid}; choose 1 to 7 cells a side.", field="grid")
+        if not MIN_INPUT_SIZE <= self.input_size <= MAX_INPUT_SIZE:
+            raise OptionInvalid(
+                f"input_size is {self.input_size}; choose {MIN_INPUT_SIZE} to {MAX_INPUT_SIZE} pixels.",
+                field="input_size",
+            )
+        if self.resize not in RESIZE_MODES:
+            raise OptionInvalid(f"resize is {self.resize!r}; choose one of {RESIZE_MODES}.", field="resize")
+        if not 0 < self.crop_fraction <= 1:
+            raise OptionInvalid(
+                f"crop_fraction is {self.crop_fraction}; choose a number above 0 and at most 1.",
+                field="crop_fraction",
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise OptionInvalid(
+                "mean and std need 3 numbers each, and those of std must be positive.", field="std"
+            )
+
+
+def box_geometry(boxes: Tensor, size: int) -> Tensor:
+    """Where boxes lie, as sines and cosines: (K, 32) from (K, 4) left, top, right, bottom in pixels of an
+    input of `size` pixels a side."""
+    rates = math.pi / 2 * 2.0 ** torch.arange(FREQUENCIES, device=boxes.device, dtype=boxes.dtype)
+    angles = (boxes / size)[..., None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
+
+
+class FeatureExtractor(nn.Module):
+    """Features of boxes and of the whole image; frozen.
+
+    They are standardised with the mean and scale of the training set (`standardise_by`), because the levels'
+    values differ in size by an order of magnitude.
+    """
+
+    mean: Tensor
+    std: Tensor
+    region_mean: Tensor
+    region_scale: Tensor
+    image_mean: Tensor
+    image_scale: Tensor
+
+    def __init__(self, config: FeatureConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = _build(config)
+        channels = sum(self.backbone.feature_info.channels())
+        self.image_size = channels
+        """Length of an image's feature."""
+        self.region_size = channels * config.grid**2 + GEOMETRY_SIZE
+        """Length of a box's feature."""
+        self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1) * 255, persistent=False)
+        for name, size in (("region", self.region_size), ("image", self.image_size)):
+            self.register_buffer(f"{name}_mean", torch.zeros(size))
+            self.register_buffer(f"{name}_scale", torch.ones(size))
+        self.eval().requires_grad_(False)
+
+    def load_backbone(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the backbone's weights from those of a timm classifier of the same architecture.
+
+        Raises:
+            ArchiveError: a weight that the backbone needs is missing or has another shape.
+        """
+        own = self.backbone.state_dict()
+        # timm wraps some backbones, so that their names are those of the classifier behind a prefix.
+        names = {name: name.removeprefix("model.") for name in own}
+        if missing := [name for name in names.values() if name not in weights]:
+            raise ArchiveError(
+                f"The weights do not fit {self.config.architecture}: {missing[0]} is missing (with "
+                f"{len(missing) - 1} more). Name the architecture that the weights were trained for."
+            )
+        try:
+            self.backbone.load_state_dict({name: weights[there] for name, there in names.items()})
+        except RuntimeError as error:
+            raise ArchiveError(f"The weights do not fit {self.config.architecture}: {error}") from error
+
+    @torch.no_grad()
+    def forward(self, pixels: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Standardised features.
+
+        Args:
+            pixels: uint8 (B, S, S, 3), RGB, S = config.input_size, as `saaa.images.fit` makes them.
+            boxes: for each image (n, 4) left, top, right, bottom in pixels of the input.
+
+        Returns:
+            regions (total number of boxes, region_size), in order of images, and images (B, image_size);
+            float32.
+
+        Raises:
+            OptionInvalid: pixels of another shape or type.
+        """
+        size = self.config.input_size
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or tuple(pixels.shape[1:]) != (size, size, 3):
+            raise OptionInvalid(
+                f"The model takes uint8 pixels of shape (images, {size}, {size}, 3), "
+                f"not {pixels.dtype} of shape {tuple(pixels.shape)}.",
+                field="pixels",
+            )
+        inputs = (pixels.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
+        levels: list[Tensor] = self.backbone(inputs)
+        boxes = [b.to(inputs) for b in boxes]
+        pooled = [
+            roi_align(
+                level.contiguous(), boxes, self.config.grid, level.shape[-1] / size, SAMPLES, True
+            ).flatten(1)
+            for level in levels
+        ]
+        regions = torch.cat([*pooled, box_geometry(torch.cat(boxes), size)], dim=1)
+        image = torch.cat([level.mean((2, 3)) for level in levels], dim=1)
+        return (
+            (regions - self.region_mean) / self.region_scale,
+            (image - self.image_mean) / self.image_scale,
+        )
+
+    def standardise_by(self, regions: Tensor, image: Tensor) -> None:
+        """From now on give features whose mean is 0 and deviation 1 over these.
+
+        Args:
+            regions: (K, region_size), as this extractor gave them so far.
+            image: (B, image_size), alike.
+        """
+        for name, values in (("region", regions), ("image", image)):
+            mean, scale = getattr(self, f"{name}_mean"), getattr(self, f"{name}_scale")
+            deviation, average = torch.std_mean(values.float(), dim=0, correction=0)
+            mean += average * scale
+            # A feature that never changes says nothing; leave it at zero instead of blowing up its noise.
+            scale *= torch.where(deviation > 1e-4, deviation, 1.0)
+
+    def describe(self) -> dict[str, Any]:
+        """The parts of an archive's config.json: architecture and preprocessing."""
+        c = self.config
+        return {
+            "architecture": {"model": c.architecture, "levels": list(c.levels), "grid": c.grid},
+            "preprocessing": {
+                "input_size": c.input_size,
+                "resize": c.resize,
+                "crop_fraction": c.crop_fraction,
+                "mean": list(c.mean),
+                "std": list(c.std),
+            },
+        }
+
+    @classmethod
+    def described(cls, config: Mapping[str, Any]) -> FeatureExtractor:
+        """Build from what `describe` gave; raises KeyError, TypeError or OptionInvalid where that is
+        wrong."""
+        backbone, before = config["architecture"], config["preprocessing"]
+        return cls(
+            FeatureConfig(
+                architecture=backbone["model"],
+                levels=tuple(backbone["levels"]),
+                grid=backbone["grid"],
+                input_size=before["input_size"],
+                resize=before["resize"],
+                crop_fraction=before["crop_fraction"],
+                mean=tuple(before["mean"]),
+                std=tuple(before["std"]),
+            )
+        )
+
+
+def _build(config: FeatureConfig) -> Any:
+    """The timm backbone; transformers are told the input size, convolutional networks take any."""
+    attempts: list[dict[str, Any]] = [{"img_size": config.input_size}, {}]
+    failure: Exception | None = None
+    for options in attempts:
+        try:
+            return timm.create_model(
+                config.architecture, features_only=True, out_indices=config.levels, **options
+            )
+        except TypeError as error:
+            failure = error
+        except Exception as error:  # timm has no common error for a network without such maps
+            failure = error
+            break
+    raise OptionInvalid(
+        f"{config.architecture} gives no feature maps {config.levels} for an input of "
+        f"{config.input_size} pixels: {failure}",
+        field="architecture",
+    ) from failure
