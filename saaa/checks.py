@@ -1,4 +1,5 @@
-"""Checked reading of the numbers, names and JSON that people send: each fault is a `SceneGraphError` with its path."""
+"""Checked reading of the numbers, names and JSON that people send: each fault is a `SceneGraphError` with
+its path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The graph as a captioner sees it: nodes with a role, an order and a box, and typed edges. Names never enter it.
+"""The graph as a captioner sees it: nodes with a role, an order and a box, and typed edges. Names never
+enter it.
 
 Source: Chen et al., "Say As You Wish" (CVPR 2020, arXiv 2003.00387), in the form that SA3 published.
 """

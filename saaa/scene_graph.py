@@ -33,7 +33,8 @@ __all__ = [
 ]
 
 MAX_NODES = 100
-"""The most nodes of a graph (objects, attributes and relationships together), unless the caller says otherwise."""
+"""The most nodes of a graph (objects, attributes and relationships together), unless the caller says
+otherwise."""
 MAX_PIXEL = 2**31 - 1
 """The largest box coordinate; the contract carries 32-bit integers."""
 
@@ -227,8 +228,8 @@ class SceneGraph:
             ):
                 if end > limit:
                     raise SceneGraphError(
-                        f"the box of object {thing.id} ends at {start} = {end} but the image's {size} is {limit} "
-                        "pixels; give boxes in pixels of the upright image and clip them to it",
+                        f"the box of object {thing.id} ends at {start} = {end} but the image's {size} is
+                        {limit} " "pixels; give boxes in pixels of the upright image and clip them to it",
                         field=f"objects[{i}].box.{start if getattr(box, start) >= limit else size}",
                     )
 

@@ -1,0 +1,311 @@
+"""Pictures in and out: safe decoding, the one resize, and where the model's input lies in the image.
+
+Pillow does the work; everything it raises becomes `ImageRejected` with a sentence for the caller.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from saaa.errors import ImageRejected, OptionInvalid
+from saaa.image_traps import find_trap, png_exif
+
+__all__ = [
+    "MAX_IMAGE_BYTES",
+    "MAX_IMAGE_PIXELS",
+    "Geometry",
+    "ImageHeader",
+    "ImageRejected",
+    "decode",
+    "encode_png",
+    "fit",
+    "read_header",
+]
+
+MAX_IMAGE_BYTES = 20 * 2**20
+"""The largest encoded image in bytes."""
+MAX_IMAGE_PIXELS = 2**30 // 12
+"""The largest image in pixels: a quarter GiB as RGB, the size from which Pillow warns of a bomb. Decoding
+one needs about 7 bytes a pixel, 11 when it must be turned."""
+
+# Naming the plugins' classes registers just these formats, where Image.open alone would load every plugin.
+_FORMATS = tuple(
+    plugin.format
+    for plugin in (
+        JpegImagePlugin.JpegImageFile,
+        PngImagePlugin.PngImageFile,
+        WebPImagePlugin.WebPImageFile,
+        GifImagePlugin.GifImageFile,
+        BmpImagePlugin.BmpImageFile,
+        TiffImagePlugin.TiffImageFile,
+    )
+)
+_STRIP = 2**20
+"""Pixels converted at a time, so that wide intermediate modes do not multiply the memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageHeader:
+    """What an image says of itself before it is decoded."""
+
+    format: str
+    """JPEG, PNG, WEBP, GIF, BMP or TIFF."""
+    width: int
+    """Of the upright image in pixels."""
+    height: int
+    """Of the upright image in pixels."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The part of the image that a model's input of size x size pixels covers; x, y, width, height in image
+    pixels."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    size: int
+
+    def to_input(self, boxes: ArrayLike) -> NDArray[np.float64]:
+        """Maps boxes to the input and clips them to it.
+
+        Args:
+            boxes: (N, 4), left, top, right, bottom in pixels of the image.
+
+        Returns:
+            (N, 4) in pixels of the input, 0 to size; a box outside the covered part has no area.
+        """
+        low, scale = self._frame()
+        return np.clip((np.asarray(boxes, np.float64).reshape(-1, 4) - low) / scale, 0, self.size)
+
+    def to_image(self, boxes: ArrayLike) -> NDArray[np.float64]:
+        """Maps boxes (N, 4), left, top, right, bottom in pixels of the input, back to pixels of the image."""
+        low, scale = self._frame()
+        return np.asarray(boxes, np.float64).reshape(-1, 4) * scale + low
+
+    def _frame(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        scale = np.array([self.width, self.height] * 2) / self.size
+        return np.array([self.x, self.y] * 2), scale
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.uint8]:
+    """Decodes an image: JPEG (also the first picture of an MPO), PNG, WebP, GIF, BMP or TIFF, first frame or
+    page.
+
+    The image is turned upright by its EXIF orientation. Transparent parts are laid over white. Grey values
+    of 9 to 16 bits are scaled to 8; values without a fixed white (32-bit and float) are stretched from their
+    least to their greatest. Colour profiles are ignored.
+
+    Args:
+        data: the file's bytes, at most `MAX_IMAGE_BYTES`.
+        max_pixels: refuse larger images by their header, before they are decoded.
+
+    Returns:
+        (height, width, 3), uint8, RGB, upright, writable.
+
+    Raises:
+        ImageRejected: the bytes are no such image, or damaged, cut off or too large.
+    """
+    with _opened(data, max_pixels) as (image, _):
+        # Somebody else in the process may have asked Pillow to accept cut-off files; here they are refused.
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        image.load()
+        _check_pixels(image.size, max_pixels)
+        bits = _grey_bits(image)
+        ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image, bits)
+
+
+def read_header(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> ImageHeader:
+    """Reads format and upright size without decoding; what it accepts may still turn out damaged.
+
+    Raises:
+        ImageRejected: as `decode`, as far as the header tells.
+    """
+    with _opened(data, max_pixels) as (image, name):
+        width, height = image.size
+        # Pillow gives TIFF sizes upright already.
+        if name != "TIFF":
+            if name == "PNG" and "exif" not in image.info and (exif := png_exif(data)):
+                image.info["exif"] = exif
+            # Not image.getexif(): for PNG that decodes the picture to look for EXIF behind it.
+            if Image.Image.getexif(image).get(0x0112) in (5, 6, 7, 8):
+                width, height = height, width
+        return ImageHeader(format=name, width=width, height=height)
+
+
+def fit(
+    image: NDArray[np.uint8], size: int, *, mode: str = "squash", crop_fraction: float = 1.0
+) -> tuple[NDArray[np.uint8], Geometry]:
+    """Resizes an image to a model's input, bicubic and antialiased: the one resize of training, facade and
+    handler.
+
+    Args:
+        image: (H, W, 3), uint8.
+        size: width and height of the input in pixels, at least 1.
+        mode: "squash" scales both sides to `size`; "crop" scales the shorter side to round(size /
+            crop_fraction) and takes the centre.
+        crop_fraction: for "crop", in (0, 1].
+
+    Returns:
+        The input, (size, size, 3) uint8, and the part of the image that it covers.
+
+    Raises:
+        OptionInvalid: an unknown mode, a size below 1, a crop fraction outside its range.
+    """
+    if size < 1:
+        raise OptionInvalid("size must be at least 1", field="size")
+    height, width = image.shape[:2]
+    if mode == "squash":
+        geometry = Geometry(0.0, 0.0, float(width), float(height), size)
+    elif mode == "crop":
+        geometry = _centre(width, height, size, crop_fraction)
+    else:
+        raise OptionInvalid(f'mode is "{mode}"; use "squash" or "crop"', field="mode")
+    # Pillow's box takes filter support from outside the box, so this equals resizing the whole and cutting
+    the centre # out, without ever making a picture that is much longer than wide.
+    box = (
+        geometry.x,
+        geometry.y,
+        min(geometry.x + geometry.width, width),
+        min(geometry.y + geometry.height, height),
+    )
+    resized = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return np.array(resized), geometry
+
+
+def encode_png(array: NDArray[np.uint8]) -> bytes:
+    """Encodes (H, W), (H, W, 3) or (H, W, 4) uint8 as PNG; the same array gives the same bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _centre(width: int, height: int, size: int, crop_fraction: float) -> Geometry:
+    if not 0 < crop_fraction <= 1:
+        raise OptionInvalid("crop_fraction must be above 0 and at most 1", field="crop_fraction")
+    short = round(size / crop_fraction)
+    # The longer side is cut to whole pixels, as torchvision's Resize does.
+    scaled = [max(short, int(short * side / min(width, height))) for side in (width, height)]
+    steps = [side / new for side, new in zip((width, height), scaled, strict=True)]
+    x, y = (round((new - size) / 2) * step for new, step in zip(scaled, steps, strict=True))
+    return Geometry(x, y, size * steps[0], size * steps[1], size)
+
+
+class _opened:  # noqa: N801 - used like a function
+    """Opens an image by its header and turns whatever Pillow raises inside the block into `ImageRejected`."""
+
+    def __init__(self, data: bytes, max_pixels: int) -> None:
+        self._data = data
+        self._max_pixels = max_pixels
+        self._name = ""
+
+    def __enter__(self) -> tuple[Image.Image, str]:
+        if not isinstance(self._data, bytes | bytearray | memoryview):
+            raise ImageRejected("give the image as bytes, the content of an image file")
+        if len(self._data) == 0:
+            raise ImageRejected("the image is empty; send the content of an image file")
+        if len(self._data) > MAX_IMAGE_BYTES:
+            raise ImageRejected(f"the image has {len(self._data)} bytes; send at most {MAX_IMAGE_BYTES}")
+        if trap := find_trap(self._data, self._max_pixels):
+            raise ImageRejected(trap)
+        try:
+            self._image = Image.open(io.BytesIO(self._data), formats=_FORMATS)
+            name = self._image.format or ""
+            self._name = "JPEG" if name == "MPO" else name
+            _check_pixels(self._image.size, self._max_pixels)
+        except Exception as error:
+            raise self._reason(error) from None
+        return self._image, self._name
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._image.close()
+        if isinstance(error, Exception):
+            raise self._reason(error) from None
+
+    def _reason(self, error: Exception) -> ImageRejected:
+        # Pillow and the libraries below it raise nearly every exception type on damaged files, with texts
+        that are # meant for programmers; its type says enough for the caller.
+        if isinstance(error, ImageRejected):
+            return error
+        if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+            return ImageRejected(f"the image is too large; send at most {self._max_pixels} pixels")
+        if isinstance(error, MemoryError):
+            return ImageRejected("the image needs too much memory; send a smaller one")
+        if not self._name:
+            return ImageRejected(
+                "the bytes are not a picture in an accepted format, or its header is damaged; "
+                "send JPEG, PNG, WebP, GIF, BMP or TIFF"
+            )
+        what = "is cut off" if "truncated" in str(error) or isinstance(error, EOFError) else "is damaged"
+        return ImageRejected(f"the {self._name} data {what}; send the complete file")
+
+
+def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageRejected("the image has no pixels; send one with at least 1 x 1")
+    if width * height > max_pixels:
+        raise ImageRejected(f"the image has {width} x {height} pixels; send at most {max_pixels} pixels")
+
+
+def _grey_bits(image: Image.Image) -> int:
+    """Significant bits of a 16-bit grey image: a TIFF may hold fewer."""
+    tags: Any = getattr(image, "tag_v2", {})
+    bits = tags.get(258, (16,))[0]
+    return int(bits) if 8 < bits < 16 else 16
+
+
+def _to_rgb(image: Image.Image, bits: int) -> NDArray[np.uint8]:
+    width, height = image.size
+    rows = max(1, _STRIP // width)
+    white = None if image.mode not in ("I", "F") else _range(image)
+    rgb: NDArray[np.uint8] = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        strip = image if rows >= height else image.crop((0, top, width, min(top + rows, height)))
+        rgb[top : top + rows] = _strip_to_rgb(strip, bits, white)
+    return rgb
+
+
+def _strip_to_rgb(strip: Image.Image, bits: int, white: tuple[float, float] | None) -> NDArray[Any]:
+    if strip.mode.startswith("I;16"):
+        values = np.asarray(strip).astype(np.uint32)
+        top = 2**bits - 1
+        grey = (np.minimum(values, top) * 255 + top // 2) // top
+        transparent = strip.info.get("transparency")
+        if isinstance(transparent, int):
+            grey[values == transparent] = 255
+        return np.asarray(grey[..., None])
+    if white is not None:
+        low, high = white
+        values64 = np.nan_to_num(np.asarray(strip, np.float64), nan=low, posinf=high, neginf=low)
+        return np.rint((values64 - low) / max(high - low, 1e-300) * 255)[..., None]
+    if strip.has_transparency_data:
+        alpha = strip.convert("RGBA")
+        page = Image.new("RGB", strip.size, "white")
+        page.paste(alpha, mask=alpha.getchannel("A"))
+        return np.asarray(page)
+    return np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
+
+
+def _range(image: Image.Image) -> tuple[float, float]:
+    values = np.asarray(image)
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
