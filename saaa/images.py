@@ -179,8 +179,8 @@ def fit(
         geometry = _centre(width, height, size, crop_fraction)
     else:
         raise OptionInvalid(f'mode is "{mode}"; use "squash" or "crop"', field="mode")
-    # Pillow's box takes filter support from outside the box, so this equals resizing the whole and cutting
-    the centre # out, without ever making a picture that is much longer than wide.
+    # Pillow's box takes filter support from outside the box, so this equals resizing the whole and cutting the
+    # centre out, without ever making a picture that is much longer than wide.
     box = (
         geometry.x,
         geometry.y,
@@ -241,8 +241,8 @@ class _opened:  # noqa: N801 - used like a function
             raise self._reason(error) from None
 
     def _reason(self, error: Exception) -> ImageRejected:
-        # Pillow and the libraries below it raise nearly every exception type on damaged files, with texts
-        that are # meant for programmers; its type says enough for the caller.
+        # Pillow and the libraries below it raise nearly every exception type on damaged files, with
+        # texts that are meant for programmers; the type says enough for the caller.
         if isinstance(error, ImageRejected):
             return error
         if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
