@@ -195,9 +195,14 @@ def read(path: Path | str) -> Archive:
     )
 
 
-def info(path: Path | str) -> ModelInfo:
-    """Describe an archive without reading (or checking) its weights; raises as `read`."""
-    archive, _ = _read(Path(path), with_weights=False)
+def info(path: Path | str, *, check_weights: bool = False) -> ModelInfo:
+    """Describe an archive without building anything; raises as `read`.
+
+    Args:
+        path: as for `read`.
+        check_weights: also read the weights and compare their digest.
+    """
+    archive, _ = _read(Path(path), with_weights=check_weights)
     return archive.info()
 
 

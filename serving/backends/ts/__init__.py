@@ -1,0 +1,1 @@
+"""Generated stubs of the TorchServe messages that we call."""
