@@ -1,0 +1,1 @@
+"""Batch jobs: the procedural world, the trainers, evaluation and archives. `saaa-train` runs them."""

@@ -1,0 +1,103 @@
+"""Checkpoints: written whole or not at all, read without executing anything."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saaa.errors import CheckpointError
+
+FORMAT = 1
+
+
+def save_checkpoint(path: Path, kind: str, content: dict[str, Any]) -> None:
+    """Write a checkpoint aside, then rename it: a crash or a full disk leaves the previous one as it was.
+
+    Args:
+        path: the file; its folder must exist.
+        kind: what it is a checkpoint of, "egdd" or "ega".
+        content: tensors, numbers, strings, lists and dicts of these.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.partial")
+    try:
+        with aside.open("wb") as file:
+            torch.save({"format": FORMAT, "kind": kind, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except (OSError, RuntimeError) as error:
+        aside.unlink(missing_ok=True)
+        raise CheckpointError(f"Cannot write the checkpoint {path}: {error}") from error
+
+
+def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:
+    """Read a checkpoint that `save_checkpoint` wrote, onto the CPU.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint, or one of another kind or format.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"There is no checkpoint {path}.") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {reason}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("kind") != kind:
+        found = content.get("kind") if isinstance(content, dict) else None
+        raise CheckpointError(
+            f"{path} is not a checkpoint of `saaa-train {kind}`"
+            + (f", but of `saaa-train {found}`." if isinstance(found, str) and found != kind else ".")
+        )
+    return content
+
+
+class Stop:
+    """Whether the process was asked to stop; true in a condition once it was."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+
+@contextmanager
+def graceful_stop() -> Iterator[Stop]:
+    """Turn the first SIGINT or SIGTERM into a flag, so that the loop can save before it ends; a second one
+    acts at once.
+
+    Outside the main thread signals cannot be caught, and the flag stays down.
+    """
+    stop = Stop()
+    previous: dict[int, Any] = {}
+
+    def note(number: int, _frame: Any) -> None:
+        stop.signal = number
+        _restore(previous)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            previous[number] = signal.signal(number, note)
+        except ValueError:  # not the main thread
+            break
+    try:
+        yield stop
+    finally:
+        _restore(previous)
+
+
+def _restore(previous: dict[int, Any]) -> None:
+    while previous:
+        number, handler = previous.popitem()
+        signal.signal(number, handler)
