@@ -6,6 +6,7 @@ Pillow does the work; everything it raises becomes `ImageRejected` with a senten
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +57,11 @@ _FORMATS = tuple(
         TiffImagePlugin.TiffImageFile,
     )
 )
-_STRIP = 2**20
+_STRIP = 2**18
 """Pixels converted at a time, so that wide intermediate modes do not multiply the memory."""
+
+# Pillow warns of each damaged tag of a caller's file; one file could fill a log.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,8 +183,8 @@ def fit(
         geometry = _centre(width, height, size, crop_fraction)
     else:
         raise OptionInvalid(f'mode is "{mode}"; use "squash" or "crop"', field="mode")
-    # Pillow's box takes filter support from outside the box, so this equals resizing the whole and cutting the
-    # centre out, without ever making a picture that is much longer than wide.
+    # Pillow's box takes filter support from outside the box, so this equals resizing the whole and cutting
+    # the centre out, without ever making a picture that is much longer than wide.
     box = (
         geometry.x,
         geometry.y,
@@ -224,7 +228,8 @@ class _opened:  # noqa: N801 - used like a function
             raise ImageRejected("the image is empty; send the content of an image file")
         if len(self._data) > MAX_IMAGE_BYTES:
             raise ImageRejected(f"the image has {len(self._data)} bytes; send at most {MAX_IMAGE_BYTES}")
-        if trap := find_trap(self._data, self._max_pixels):
+        self._data = bytes(self._data)
+        if trap := find_trap(self._data):
             raise ImageRejected(trap)
         try:
             self._image = Image.open(io.BytesIO(self._data), formats=_FORMATS)

@@ -49,7 +49,7 @@ class RoleGraph:
 
     def __post_init__(self) -> None:
         try:
-            types = np.array(self.types, np.int64).reshape(-1)
+            types = np.array(self.types, np.int64)
             orders = np.array(self.orders, np.int64)
             boxes = np.array(self.boxes, np.float32)
             edges = np.array(self.edges, np.int64)
@@ -57,9 +57,9 @@ class RoleGraph:
             raise SceneGraphError("the arrays of a role graph must hold numbers") from None
         if edges.size == 0:
             edges = edges.reshape(0, 3)
-        nodes = len(types)
-        if nodes == 0:
+        if types.ndim != 1 or types.size == 0:
             raise SceneGraphError("a role graph needs at least one node", field="types")
+        nodes = len(types)
         if types.min() < 0 or types.max() > NodeKind.RELATIONSHIP:
             raise SceneGraphError("node types must be 0, 1 or 2", field="types")
         if orders.shape != (nodes,) or orders.min() < 0 or orders.max() > MAX_ATTRIBUTES:

@@ -222,14 +222,14 @@ class SceneGraph:
         """
         for i, thing in enumerate(self.objects):
             box = thing.box
-            for start, size, end, limit in (
-                ("x", "width", box.right, width),
-                ("y", "height", box.bottom, height),
+            for start, size, word, end, limit in (
+                ("x", "width", "wide", box.right, width),
+                ("y", "height", "high", box.bottom, height),
             ):
                 if end > limit:
                     raise SceneGraphError(
-                        f"the box of object {thing.id} ends at {start} = {end}, but the {size} of the image is "
-                        f"{limit} pixels; give boxes in pixels of the upright image and clip them to it",
+                        f"the box of object {thing.id} ends at {start} = {end}, but the image is {limit} pixels "
+                        f"{word}; give boxes in pixels of the upright image and clip them to it",
                         field=f"objects[{i}].box.{start if getattr(box, start) >= limit else size}",
                     )
 
