@@ -83,9 +83,12 @@ class Captioner(nn.Module):
             rows=torch.cat([order[:count] for count in running]),
         )
 
-    def loss(
-        self, regions: Tensor, image: Tensor, graphs: GraphBatch, captions: Tensor, lengths: Tensor
-    ) -> Tensor:
-        """Token cross-entropy, mean over all predicted tokens of the batch; arguments as for `teach`."""
-        taught = self.teach(regions, image, graphs, captions, lengths)
-        return nn.functional.cross_entropy(self.decoder.logits(taught.hidden), taught.targets)
+    def loss(self, taught: Taught, *, smoothing: float = 0.0) -> Tensor:
+        """Token cross-entropy of what `teach` gave, mean over all predicted tokens of the batch.
+
+        Args:
+            taught: of this captioner.
+            smoothing: label smoothing, 0 to 1.
+        """
+        logits = self.decoder.logits(taught.hidden)
+        return nn.functional.cross_entropy(logits, taught.targets, label_smoothing=smoothing)

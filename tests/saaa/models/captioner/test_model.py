@@ -76,7 +76,7 @@ def test_loss_is_the_mean_over_all_tokens(exact, draw, padded, graphs):
         [[BOS, 5, 6, EOS], [BOS, 4, EOS, 9], [BOS, 3, 3, EOS], [BOS, EOS, 7, 7], [BOS, 8, EOS, 3]]
     )
     lengths = torch.tensor([4, 3, 4, 2, 3])
-    loss = model.loss(padded(regions, 10), image, batch, captions, lengths).detach()
+    loss = model.loss(model.teach(padded(regions, 10), image, batch, captions, lengths)).detach()
     weights = {k: v.numpy() for k, v in model.state_dict().items()}
     costs = []
     for row, graph in enumerate(graphs):
@@ -96,7 +96,7 @@ def test_padding_leaves_no_trace_in_values_or_gradients(make, draw, padded, grap
     for nodes, value in ((len(regions[0]), 0.0), (10, 1e4)):
         model.zero_grad()
         batch = collate(graphs[3:4], nodes=nodes).to("cpu", torch.float64)
-        model.loss(padded(regions, nodes, value), image, batch, captions, lengths).backward()
+        model.loss(model.teach(padded(regions, nodes, value), image, batch, captions, lengths)).backward()
         found.append([p.grad.clone() for p in model.parameters()])
     for one, two in zip(*found, strict=True):
         assert torch.allclose(one, two, rtol=1e-9, atol=1e-12)
@@ -107,7 +107,7 @@ def test_half_precision_stays_finite_with_padding(make, draw, padded, graphs):
     regions, image = draw(model, graphs)
     captions = torch.full((5, 4), 5)
     batch = collate(graphs).to("cpu", torch.bfloat16)
-    loss = model.loss(padded(regions, 10), image, batch, captions, torch.full((5,), 4))
+    loss = model.loss(model.teach(padded(regions, 10), image, batch, captions, torch.full((5,), 4)))
     loss.backward()
     assert torch.isfinite(loss)
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())

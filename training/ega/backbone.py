@@ -1,0 +1,45 @@
+"""The backbone that training starts from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import timm
+
+from saaa import archive
+from saaa.models.classifier import Classifier
+from saaa.models.features import FeatureConfig, FeatureExtractor
+from training.ega.config import EgaConfig
+from training.egdd.pretrained import load_efficientnet_lite0
+
+
+def make_extractor(config: EgaConfig) -> FeatureExtractor:
+    """The feature extractor of a configuration, with its weights.
+
+    Raises:
+        ArchiveError: backbone_archive is no EGDD archive, or does not fit.
+        CheckpointError, DataError: see `load_efficientnet_lite0`.
+        OptionInvalid: the model gives no such feature maps.
+    """
+    wanted = FeatureConfig(
+        architecture=config.model,
+        levels=config.levels,
+        grid=config.grid,
+        input_size=config.input_size,
+        resize=config.resize,
+        crop_fraction=config.crop_fraction,
+    )
+    if config.backbone_archive is None:
+        extractor = FeatureExtractor(wanted)
+        if config.pretrained == "efficientnet_lite0":
+            net = timm.create_model(config.model)
+            load_efficientnet_lite0(net)
+            extractor.load_backbone(net.state_dict())
+        return extractor
+    classifier = Classifier.from_archive(archive.read(config.backbone_archive))
+    trained = classifier.config
+    extractor = FeatureExtractor(
+        replace(wanted, architecture=trained.architecture, mean=trained.mean, std=trained.std)
+    )
+    extractor.load_backbone(classifier.net.state_dict())
+    return extractor

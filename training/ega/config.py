@@ -1,0 +1,179 @@
+"""Options of the EGA jobs; the captioner's published hyper-parameters are the defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from saaa.errors import OptionInvalid
+from saaa.models.captioner.config import MAX_WORDS_LIMIT
+from training.egdd.config import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class EgaConfig:
+    """How to train a captioner.
+
+    Raises:
+        OptionInvalid: an option is outside its range, or two contradict each other.
+    """
+
+    data_path: Path
+    """Folder with annotations/ (regionfiles, splits, captions, vocabulary) and, anywhere below it, the
+    images."""
+    output_dir: Path = Path("output_dir")
+    """Where checkpoints, metrics.json, skipped.txt and the cached features go."""
+    log_dir: Path | None = None
+    """Where TensorBoard's files go; default: output_dir."""
+    annotations: Path | None = None
+    """Default: data_path/annotations."""
+    images: Path | None = None
+    """Folder below which the images lie; default: data_path."""
+    train_set: str = "trn"
+    """Split to train on."""
+    val_set: str = "val"
+    """Split that chooses the best checkpoint."""
+
+    model: str = "tf_efficientnet_lite0"
+    """Backbone: any timm model that gives feature maps."""
+    pretrained: Literal["none", "efficientnet_lite0"] = "none"
+    """The backbone's weights; "efficientnet_lite0" are ImageNet weights from a Python package."""
+    backbone_archive: Path | None = None
+    """Take the backbone (architecture, weights, preprocessing) from this EGDD archive instead."""
+    levels: tuple[int, ...] = (2, 3, 4)
+    """Which of the backbone's feature maps, in timm's numbering."""
+    grid: int = 2
+    """Cells a side into which each box is pooled."""
+    input_size: int = 160
+    """Width and height of the model's input in pixels."""
+    resize: Literal["squash", "crop"] = "squash"
+    """How an image becomes the input; "crop" loses what lies outside the centre."""
+    crop_fraction: float = 1.0
+    """For resize=crop: input_size / length of the shorter side after resizing."""
+
+    width: int = 512
+    """Size of hidden states, node memories and word embeddings."""
+    layers: int = 2
+    """Relational graph layers."""
+    max_nodes: int = 10
+    """Longer graphs are cut, relationships first."""
+    max_tokens: int = 25
+    """Longer captions are cut; BOS and EOS count."""
+    dropout: float = 0.5
+
+    batch_size: int = 128
+    epochs: int = 100
+    captions_per_region: int | None = None
+    """Captions of each region drawn anew for every epoch; default: all."""
+    lr: float = 2e-4
+    """Adam's learning rate."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """"cosine" falls to 0 at the end."""
+    warmup_epochs: float = 0
+    """Linear warm-up from 0."""
+    weight_decay: float = 0.0
+    """Decoupled, on matrices only."""
+    smoothing: float = 0.0
+    """Label smoothing."""
+    clip_grad: float | None = 5.0
+    """Largest norm of the gradient."""
+    ema: float = 0.0
+    """Decay of the moving average of the weights; above 0 the average is what is evaluated and served."""
+    best_by: Literal["cider", "loss"] = "cider"
+    """What chooses best.pt on val_set."""
+    val_every: int = 1
+    """Epochs from one validation to the next; the last epoch always has one."""
+
+    seed: int = 0
+    resume: Path | None = None
+    """Continue from this checkpoint, output_dir/last.pt as a rule."""
+    device: str = "cpu"
+    """A torch device, such as cuda."""
+    threads: int | None = None
+    """Threads of torch on the CPU; default: torch's choice."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "epochs", "captions_per_region", "val_every", "width", "max_nodes"):
+            check(name, getattr(self, name), at_least=1)
+        check("max_tokens", self.max_tokens, at_least=3, at_most=MAX_WORDS_LIMIT + 2)
+        for name in ("layers", "warmup_epochs", "weight_decay", "seed"):
+            check(name, getattr(self, name), at_least=0)
+        for name in ("dropout", "smoothing", "ema"):
+            check(name, getattr(self, name), at_least=0, below=1)
+        for name in ("lr", "clip_grad", "threads"):
+            check(name, getattr(self, name), above=0)
+        if self.warmup_epochs >= self.epochs:
+            raise OptionInvalid(
+                f"warmup_epochs is {self.warmup_epochs:g}; it must be less than epochs ({self.epochs}).",
+                field="warmup_epochs",
+            )
+        if self.backbone_archive is not None and self.pretrained != "none":
+            raise OptionInvalid(
+                "Give either --backbone_archive or --pretrained: each brings the backbone's weights.",
+                field="pretrained",
+            )
+        if self.pretrained == "efficientnet_lite0" and self.model != "tf_efficientnet_lite0":
+            raise OptionInvalid(
+                f"The weights efficientnet_lite0 belong to tf_efficientnet_lite0, not {self.model}.",
+                field="pretrained",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """How to measure a captioner.
+
+    Raises:
+        OptionInvalid: not exactly one of archive and checkpoint, or an option outside its range.
+    """
+
+    data_path: Path
+    """Folder with annotations/ and, anywhere below it, the images."""
+    archive: Path | None = None
+    """The archive to measure; or give checkpoint."""
+    checkpoint: Path | None = None
+    """The checkpoint to measure; or give archive."""
+    annotations: Path | None = None
+    """Default: data_path/annotations."""
+    images: Path | None = None
+    """Folder below which the images lie; default: data_path."""
+    eval_set: str = "val_sub"
+    """Split to measure on."""
+    output: Path | None = None
+    """Where the JSON goes; default: only the summary is printed."""
+    beam_width: int = 3
+    """1 is greedy."""
+    batch_size: int = 16
+    seed: int = 0
+    """Of the other image's graphs and of the bootstrap."""
+    resamples: int = 2000
+    """Of the bootstrap."""
+    device: str = "cpu"
+    threads: int | None = None
+    """Threads of torch on the CPU; default: torch's choice."""
+
+    def __post_init__(self) -> None:
+        if (self.archive is None) == (self.checkpoint is None):
+            raise OptionInvalid("Give either --archive FILE.mar or --checkpoint FILE.", field="archive")
+        check("beam_width", self.beam_width, at_least=1, at_most=10)
+        for name in ("batch_size", "resamples"):
+            check(name, getattr(self, name), at_least=1)
+        check("seed", self.seed, at_least=0)
+        check("threads", self.threads, above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveConfig:
+    """How to make an archive."""
+
+    checkpoint: Path
+    """A checkpoint of `saaa-train ega`: last.pt (the last epoch) or best.pt (the best on val_set)."""
+    output: Path
+    """The .mar file to write."""
+    name: str = "ega"
+    """Name under which the model is served."""
+    version: str = "1.0"
+    """Version under which the model is served."""
+    metrics: Path | None = None
+    """JSON of `saaa-train evaluate ega` to put on the model card."""

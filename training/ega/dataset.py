@@ -1,0 +1,235 @@
+"""Regions with their features in memory, and batches of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from saaa import images
+from saaa.errors import DataError, ImageRejected
+from saaa.models.captioner.graphs import GraphBatch, collate
+from saaa.models.captioner.vocabulary import BOS, EOS, Vocabulary
+from saaa.models.features import FeatureConfig, FeatureExtractor
+from saaa.role_graph import RoleGraph
+from training.ega.published import ImageFolder, Region
+from training.progress import progress
+
+EXTRACT_BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionFeatures:
+    """Features of R regions of I images, rows of nodes one after the other."""
+
+    nodes: Tensor
+    """float32 (all nodes of all regions, region size)."""
+    starts: Tensor
+    """int64 (R + 1,): region r has rows starts[r] to starts[r + 1]."""
+    image: Tensor
+    """float32 (I, image size)."""
+    image_of: Tensor
+    """int64 (R,): the image of each region."""
+
+
+def load_input(path: Path, config: FeatureConfig) -> tuple[NDArray[np.uint8], images.Geometry]:
+    """The model's input and its geometry, as serving makes them.
+
+    Raises:
+        DataError: the file is missing or no image.
+    """
+    try:
+        pixels = images.decode(path.read_bytes())
+    except (OSError, ImageRejected) as error:
+        raise DataError(f"{path} cannot be read as an image: {error}") from error
+    return images.fit(pixels, config.input_size, mode=config.resize, crop_fraction=config.crop_fraction)
+
+
+def extract(
+    extractor: FeatureExtractor, regions: Sequence[Region], graphs: Sequence[RoleGraph], folder: ImageFolder
+) -> RegionFeatures:
+    """Features of every region, each image decoded once.
+
+    Args:
+        extractor: on the device to use.
+        regions: what to describe.
+        graphs: their role graphs, boxes in image pixels.
+        folder: where the images are.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    by_image: dict[str, list[int]] = {}
+    for row, region in enumerate(regions):
+        by_image.setdefault(region.file_name, []).append(row)
+    names = list(by_image)
+    device = extractor.region_mean.device
+    sizes = torch.tensor([len(graph.types) for graph in graphs])
+    starts = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
+    nodes = torch.empty(int(starts[-1]), extractor.region_size)
+    image = torch.empty(len(names), extractor.image_size)
+    image_of = torch.empty(len(regions), dtype=torch.int64)
+    with ThreadPoolExecutor(2) as pool:
+        inputs = pool.map(lambda name: load_input(folder.paths[name], extractor.config), names)
+        for first in progress(range(0, len(names), EXTRACT_BATCH), "features"):
+            part = names[first : first + EXTRACT_BATCH]
+            loaded = [next(inputs) for _ in part]
+            boxes = [
+                torch.from_numpy(
+                    geometry.to_input(np.concatenate([graphs[row].boxes for row in by_image[name]]))
+                ).float()
+                for name, (_, geometry) in zip(part, loaded, strict=True)
+            ]
+            pixels = torch.from_numpy(np.stack([pixels for pixels, _ in loaded]))
+            found, image[first : first + len(part)] = (
+                values.cpu() for values in extractor(pixels.to(device), [b.to(device) for b in boxes])
+            )
+            rows = [row for name in part for row in by_image[name]]
+            for row, feature in zip(rows, found.split(sizes[rows].tolist()), strict=True):
+                nodes[starts[row] : starts[row + 1]] = feature
+            for k, name in enumerate(part):
+                image_of[by_image[name]] = first + k
+    return RegionFeatures(nodes=nodes, starts=starts, image=image, image_of=image_of)
+
+
+def cached(
+    cache: Path,
+    extractor: FeatureExtractor,
+    regions: Sequence[Region],
+    graphs: Sequence[RoleGraph],
+    folder: ImageFolder,
+) -> RegionFeatures:
+    """As `extract`, read from `cache` (a folder) if it holds the features of just these weights, boxes and
+    images."""
+    key = _key(extractor, regions, graphs, folder)
+    files = {name: cache / f"{name}.npy" for name in ("nodes", "starts", "image", "image_of")}
+    note = cache / "key.json"
+    try:
+        if json.loads(note.read_text()) == key:
+            return RegionFeatures(**{name: torch.from_numpy(np.load(file)) for name, file in files.items()})
+    except (OSError, ValueError):
+        pass  # there is no cache yet, or not a whole one
+    features = extract(extractor, regions, graphs, folder)
+    cache.mkdir(parents=True, exist_ok=True)
+    note.unlink(missing_ok=True)
+    for name, file in files.items():
+        np.save(file, getattr(features, name).numpy())
+    note.write_text(json.dumps(key))  # last: it says that the rest is whole
+    return features
+
+
+def _key(
+    extractor: FeatureExtractor, regions: Sequence[Region], graphs: Sequence[RoleGraph], folder: ImageFolder
+) -> str:
+    digest = hashlib.sha256(json.dumps(asdict(extractor.config), sort_keys=True).encode())
+    for value in extractor.state_dict().values():
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    for region, graph in zip(regions, graphs, strict=True):
+        path = folder.paths[region.file_name]
+        stat = path.stat()
+        digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns} {region.region_id}".encode())
+        digest.update(graph.boxes.tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Captions with what they describe; one row a caption."""
+
+    regions: Tensor
+    """(B, N, region size)"""
+    image: Tensor
+    """(B, image size)"""
+    graphs: GraphBatch
+    captions: Tensor
+    """int64 (B, T), as many columns as the longest needs."""
+    lengths: Tensor
+    """int64 (B,)"""
+
+
+class CaptionSet:
+    """All captions of some regions, in memory.
+
+    Args:
+        regions: their captions and ids.
+        graphs: their role graphs.
+        features: as `extract` made them.
+        vocabulary: words to ids.
+        max_tokens: longer captions are cut.
+    """
+
+    def __init__(
+        self,
+        regions: Sequence[Region],
+        graphs: Sequence[RoleGraph],
+        features: RegionFeatures,
+        vocabulary: Vocabulary,
+        max_tokens: int,
+    ) -> None:
+        self.regions = regions
+        self.features = features
+        self.graphs = collate(graphs)
+        encoded = [vocabulary.encode(c, max_tokens) for region in regions for c in region.captions]
+        self.region_of = torch.tensor([r for r, region in enumerate(regions) for _ in region.captions])
+        """int64 (captions,)"""
+        self.lengths = torch.tensor([len(ids) for ids in encoded])
+        self.captions = torch.full((len(encoded), int(self.lengths.max())), EOS)
+        for row, ids in enumerate(encoded):
+            self.captions[row, : len(ids)] = torch.tensor(ids)
+        self.cut = sum(ids[-1] != EOS for ids in encoded)
+        """Captions that were too long."""
+        assert bool((self.captions[:, 0] == BOS).all())
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def inputs(self, regions: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor, GraphBatch]:
+        """Region features (B, N, size), image features (B, size) and structure of regions (B,)."""
+        graphs = self.graphs.select(regions)
+        rows = self.features.starts[regions][:, None] + torch.arange(graphs.mask.shape[1])
+        rows = rows.masked_fill(~graphs.mask, 0)
+        image = self.features.image[self.features.image_of[regions]]
+        return self.features.nodes[rows].to(device), image.to(device), graphs.to(device)
+
+    def batch(self, rows: Tensor, device: torch.device | str) -> Batch:
+        """The captions of `rows` (B,)."""
+        regions, image, graphs = self.inputs(self.region_of[rows], device)
+        lengths = self.lengths[rows]
+        captions = self.captions[rows, : int(lengths.max())]
+        return Batch(
+            regions=regions,
+            image=image,
+            graphs=graphs,
+            captions=captions.to(device),
+            lengths=lengths.to(device),
+        )
+
+    def epoch(self, size: int, per_region: int | None, generator: torch.Generator) -> Iterator[Tensor]:
+        """Rows of an epoch's batches, shuffled, captions of like length together.
+
+        Args:
+            size: rows of a batch; the last one may have fewer.
+            per_region: captions drawn of each region; None is all.
+            generator: what draws.
+        """
+        rows = torch.randperm(len(self), generator=generator)
+        if per_region is not None:
+            order = rows[torch.argsort(self.region_of[rows], stable=True)]
+            firsts = torch.searchsorted(self.region_of[order], self.region_of[order])
+            rows = order[torch.arange(len(order)) - firsts < per_region]
+            rows = rows[torch.randperm(len(rows), generator=generator)]
+        # Sorting within a few batches saves steps and still mixes every epoch anew.
+        pools = torch.split(rows, size * 8)
+        parts: list[Tensor] = []
+        for pool in pools:
+            parts += torch.split(pool[torch.argsort(self.lengths[pool], stable=True)], size)
+        for k in torch.randperm(len(parts), generator=generator).tolist():
+            yield parts[k]
