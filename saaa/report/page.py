@@ -1,0 +1,262 @@
+"""One self-contained HTML page: no scripts, no links out, pictures as data URIs; every text is escaped."""
+
+from __future__ import annotations
+
+import base64
+import importlib.resources
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from saaa.client import RpcFailed
+from saaa.client.results import Analysis, Attribution, Caption, ModelProvenance
+from saaa.report import colors
+from saaa.report.nodes import NodeStyle, node_styles, strongest
+
+_SOURCES = {
+    "request": "graph given with the request",
+    "proposed": "graph proposed by the service from the attribution",
+    "none": "no graph",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What the page shows of one photo; pictures are PNG bytes."""
+
+    file: str
+    analysis: Analysis | None
+    error: str | Exception | None = None
+    thumbnail: bytes | None = None
+    attributions: tuple[bytes, ...] = ()
+    """One for each of the analysis' attributions, or none at all."""
+    graph: bytes | None = None
+
+
+def page(cards: Sequence[Card], *, title: str) -> str:
+    """The whole page as text."""
+    style = importlib.resources.files("saaa.report").joinpath("style.css").read_text(encoding="utf-8")
+    body = "\n".join(_section(card, number) for number, card in enumerate(cards, 1))
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<header class="top">
+<h1>{escape(title)}</h1>
+<p class="muted">{escape(_summary(cards))}</p>
+{_models(cards)}
+</header>
+<main>
+{_index(cards)}
+{body}
+</main>
+<footer>Maps show what speaks for a class in the model, not what is true of the picture. The captioner sees
+boxes and roles of the graph's nodes, never their names.</footer>
+</body>
+</html>
+"""
+
+
+def _summary(cards: Sequence[Card]) -> str:
+    done = [card.analysis for card in cards if card.analysis is not None]
+    parts = [f"{len(done)} photo{'' if len(done) == 1 else 's'} analysed"]
+    if len(done) < len(cards):
+        parts.append(f"{len(cards) - len(done)} refused")
+    for name, values in (
+        ("saaa", {analysis.provenance.software_version for analysis in done}),
+        ("backend", {analysis.provenance.backend for analysis in done}),
+    ):
+        if known := sorted(values - {""}):
+            parts.append(f"{name} {', '.join(known)}")
+    return " · ".join(parts)
+
+
+def _models(cards: Sequence[Card]) -> str:
+    rows: dict[tuple[str, str, str, str], None] = {}
+    for card in cards:
+        if card.analysis is None:
+            continue
+        provenance = card.analysis.provenance
+        for role, model in (("classifier", provenance.classifier), ("captioner", provenance.captioner)):
+            if model is not None:
+                rows[role, model.name, model.version, model.archive_sha256] = None
+    if not rows:
+        return ""
+    lines = "".join(
+        f"<tr><td>{role}</td><td>{escape(name)}</td><td>{escape(version)}</td><td><code>{escape(digest)}</code></td></tr>"
+        for role, name, version, digest in rows
+    )
+    head = "<tr><th>Model</th><th>Name</th><th>Version</th><th>Archive SHA-256</th></tr>"
+    return f'<div class="card"><table>{head}{lines}</table></div>'
+
+
+def _index(cards: Sequence[Card]) -> str:
+    if len(cards) < 2:
+        return ""
+    links = []
+    for number, card in enumerate(cards, 1):
+        picture = (
+            f'<img alt="" src="{_data(card.thumbnail)}">' if card.thumbnail else '<span class="none">!</span>'
+        )
+        links.append(
+            f'<a href="#photo-{number}">{picture}<div><b>{escape(card.file)}</b>'
+            f"<span>{escape(_headline(card))}</span></div></a>"
+        )
+    return f'<nav class="index">{"".join(links)}</nav>'
+
+
+def _headline(card: Card) -> str:
+    if card.analysis is None:
+        return "refused"
+    if card.analysis.predictions:
+        best = card.analysis.predictions[0]
+        return f"{best.label} {best.probability:.1%}"
+    return card.analysis.captions[0].text if card.analysis.captions else "analysed"
+
+
+def _section(card: Card, number: int) -> str:
+    parts = [f"<h2>{escape(card.file)}</h2>"]
+    analysis = card.analysis
+    if analysis is not None:
+        parts.append(f'<p class="muted">{escape(_facts(analysis))}</p>')
+    if card.error is not None:
+        parts.append(_refusal(card.error))
+    if analysis is not None:
+        parts += _answers(card, analysis)
+    return f'<section class="card" id="photo-{number}">{"".join(parts)}</section>'
+
+
+def _facts(analysis: Analysis) -> str:
+    facts = [f"{analysis.image_width} x {analysis.image_height} pixels", _SOURCES[analysis.graph_source]]
+    if analysis.request_id:
+        facts.append(f"request {analysis.request_id}")
+    return " · ".join(facts)
+
+
+def _refusal(error: str | Exception) -> str:
+    if not isinstance(error, RpcFailed):
+        return f'<div class="refused">{escape(str(error))}</div>'
+    fields = "".join(
+        f"<li><code>{escape(violation.field)}</code>: {escape(violation.description)}</li>"
+        for violation in error.violations
+    )
+    listing = f"<ul>{fields}</ul>" if fields else ""
+    return f'<div class="refused"><b>{escape(error.reason)}</b>: {escape(error.message)}{listing}</div>'
+
+
+def _answers(card: Card, analysis: Analysis) -> list[str]:
+    styles = node_styles(analysis.caption_nodes, analysis.graph)
+    columns = []
+    if analysis.predictions:
+        rows = "".join(
+            f'<div class="prediction{" first" if i == 0 else ""}"><span>{escape(prediction.label)}</span>'
+            f"{_bar(prediction.probability)}<span>{prediction.probability:.1%}</span></div>"
+            for i, prediction in enumerate(analysis.predictions)
+        )
+        columns.append(f"<div><h3>Predictions</h3>{rows}</div>")
+    if analysis.captions:
+        captions = "".join(_caption(caption, styles) for caption in analysis.captions)
+        nodes = "".join(_node(style) for style in styles)
+        heading = "Caption" if len(analysis.captions) == 1 else "Captions"
+        columns.append(f'<div><h3>{heading}</h3>{captions}<div class="nodes">{nodes}</div></div>')
+    parts = [f'<div class="columns">{"".join(columns)}</div>'] if columns else []
+    for i, attribution in enumerate(analysis.attributions):
+        name = f"{attribution.target.label}, {attribution.method}"
+        parts.append(f'<div class="wide"><h3>Attribution: {escape(name)}</h3>')
+        if i < len(card.attributions):
+            parts.append(_figure(card.attributions[i], f"Heat map for {name}"))
+        parts.append("</div>" + _concepts(attribution, analysis))
+    if card.graph is not None:
+        parts.append('<div class="wide"><h3>Scene graph and caption words</h3>')
+        parts.append(_figure(card.graph, "Scene graph drawn on the picture") + "</div>")
+    return [*parts, _audit(analysis)]
+
+
+def _caption(caption: Caption, styles: tuple[NodeStyle, ...]) -> str:
+    words = []
+    for word in caption.words:
+        best = strongest(word)
+        if best is None or best >= len(styles):
+            words.append(f"<span>{escape(word.text)}</span>")
+            continue
+        style = styles[best]
+        note = f"{style.title}: {word.node_weights[best]:.2f}; log-probability {word.log_probability:.2f}"
+        words.append(
+            f'<span class="word" style="--node:{colors.css(style.color)}" title="{escape(note)}">'
+            f"{escape(word.text)}</span>"
+        )
+    # A caption without word detail is still a caption.
+    sentence = " ".join(words) or escape(caption.text)
+    return (
+        f'<p class="caption" aria-label="{escape(caption.text)}">{sentence}</p>'
+        f'<p class="muted">log-probability {caption.log_probability:.2f}</p>'
+    )
+
+
+def _node(style: NodeStyle) -> str:
+    look = f"--node:{colors.css(style.color)};--on:{colors.css(colors.text_on(style.color))}"
+    badge = f'<span class="badge" style="{look}">{escape(style.badge) or "→"}</span>'
+    return f'<span class="node">{badge}{escape(style.title)}</span>'
+
+
+def _concepts(attribution: Attribution, analysis: Analysis) -> str:
+    if not attribution.concepts:
+        return ""
+    styles = node_styles(tuple(concept.node for concept in attribution.concepts), analysis.graph)
+    rows = "".join(
+        f"<tr><td>{_node(style)}</td><td>{concept.node.kind}</td><td>{_bar(concept.mass)}</td>"
+        f'<td class="number">{concept.mass:.1%}</td><td class="number">{concept.density:.2f}</td></tr>'
+        for concept, style in zip(attribution.concepts, styles, strict=True)
+    )
+    head = (
+        '<tr><th>Concept</th><th>Role</th><th>Share of the map</th><th class="number">Mass</th>'
+        '<th class="number">Density (1 is chance)</th></tr>'
+    )
+    return f'<div class="wide"><h3>Concept attribution</h3><table>{head}{rows}</table></div>'
+
+
+def _audit(analysis: Analysis) -> str:
+    provenance = analysis.provenance
+    rows = [("image SHA-256", provenance.image_sha256)]
+    for role, model in (("classifier", provenance.classifier), ("captioner", provenance.captioner)):
+        if model is not None:
+            rows += [(role, _model(model)), (f"{role} archive SHA-256", model.archive_sha256)]
+    rows += [("backend", provenance.backend), ("saaa", provenance.software_version)]
+    lines = "".join(
+        f"<tr><th>{escape(name)}</th><td><code>{escape(value)}</code></td></tr>"
+        for name, value in rows
+        if value
+    )
+    longest = max(analysis.timings.values(), default=0.0) or 1.0
+    times = "".join(
+        f'<div class="prediction"><span>{escape(stage)}</span>{_bar(value / longest)}'
+        f"<span>{value:.1f} ms</span></div>"
+        for stage, value in analysis.timings.items()
+    )
+    return (
+        f"<details open><summary>Provenance and timings</summary>"
+        f'<div class="columns"><div><table>{lines}</table></div><div>{times}</div></div></details>'
+    )
+
+
+def _model(model: ModelProvenance) -> str:
+    parameters = ", ".join(f"{name}={value}" for name, value in sorted(model.parameters.items()))
+    return f"{model.name} {model.version}" + (f" ({parameters})" if parameters else "")
+
+
+def _bar(share: float) -> str:
+    return f'<span class="track"><span style="width:{100 * min(1.0, max(0.0, share)):.1f}%"></span></span>'
+
+
+def _figure(png: bytes, alternative: str) -> str:
+    return f'<figure><img alt="{escape(alternative)}" src="{_data(png)}"></figure>'
+
+
+def _data(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"

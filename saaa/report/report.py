@@ -1,0 +1,124 @@
+"""Write what an analysis says into a folder: JSON, pictures and one HTML page."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from saaa.client.results import Analysis
+from saaa.errors import ImageRejected
+from saaa.images import decode
+from saaa.report.graph import draw_graph
+from saaa.report.heatmap import draw_attribution
+from saaa.report.page import Card, page
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportEntry:
+    """One photo with what came of it: an analysis or an error."""
+
+    file: str
+    """Name or path as the reader should see it; its stem names the files written."""
+    image_bytes: bytes
+    """The encoded picture that was sent."""
+    analysis: Analysis | None = None
+    error: str | Exception | None = None
+    """Why there is no analysis."""
+
+    def __post_init__(self) -> None:
+        if (self.analysis is None) == (self.error is None):
+            raise ValueError(f"{self.file}: a report entry has either an analysis or an error")
+
+
+def write_report(
+    out_dir: str | Path, entries: Sequence[ReportEntry], *, title: str = "Image analysis"
+) -> Path:
+    """Write the files of each photo, and `report.html` for all.
+
+    A photo `<stem>.jpg` gives `<stem>.json` and, when analysed, `<stem>.attribution.<k>.png` (k from 0) and
+    `<stem>.graph.png`. Stems that occur more than once get "-2", "-3" and so on; files of the same names are
+    overwritten. The page embeds its pictures and needs no other file and no network.
+
+    Args:
+        out_dir: folder; made when absent.
+        entries: the photos, in the order of the page.
+        title: heading of the page.
+
+    Returns:
+        The path of `report.html`.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    out = Path(out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    cards = [
+        _write_entry(out, name, entry)
+        for name, entry in zip(unique_stems([entry.file for entry in entries]), entries, strict=True)
+    ]
+    target = out / "report.html"
+    target.write_text(page(cards, title=title), encoding="utf-8")
+    return target
+
+
+def unique_stems(files: Sequence[str]) -> list[str]:
+    """A file stem for each of `files`, no two alike even where case does not count."""
+    taken: set[str] = set()
+    stems = []
+    for file in files:
+        stem = re.sub(r'[\x00-\x1f<>:"|?*]', "_", Path(file.replace("\\", "/")).stem)[:100] or "photo"
+        name, number = stem, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.casefold())
+        stems.append(name)
+    return stems
+
+
+def _write_entry(out: Path, name: str, entry: ReportEntry) -> Card:
+    analysis = entry.analysis
+    if analysis is None:
+        answer = {"file": entry.file, "error": str(entry.error)}
+    else:
+        answer = analysis.to_json(file=entry.file)
+    (out / f"{name}.json").write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
+    card = Card(file=entry.file, analysis=analysis, error=entry.error)
+    if analysis is None:
+        return card
+    try:
+        image = decode(entry.image_bytes)
+    except ImageRejected as error:
+        return Card(file=entry.file, analysis=analysis, error=f"The picture cannot be shown: {error.message}")
+    thumbnail = Image.fromarray(image)
+    thumbnail.thumbnail((192, 192))
+    attributions = [
+        _save(out / f"{name}.attribution.{k}.png", draw_attribution(image, attribution))
+        for k, attribution in enumerate(analysis.attributions)
+    ]
+    graph = _save(out / f"{name}.graph.png", draw_graph(image, analysis)) if analysis.graph else None
+    return Card(
+        file=entry.file,
+        analysis=analysis,
+        thumbnail=_png(thumbnail),
+        attributions=tuple(attributions),
+        graph=graph,
+    )
+
+
+def _save(path: Path, picture: Image.Image) -> bytes:
+    data = _png(picture)
+    path.write_bytes(data)
+    return data
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
