@@ -1,0 +1,166 @@
+"""The command line: `saaa up`, `saaa serve`, `saaa analyze`, `saaa models`.
+
+Exit codes: 0 done; 1 an item failed; 2 wrong usage, or the service cannot start or be reached. What a command needs is
+imported when it runs, so that `saaa --help` is quick.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from saaa.errors import SaaaError
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+DONE, FAILED, UNUSABLE = 0, 1, 2
+
+
+def up(
+    *,
+    models: Path,
+    backend: Literal["torchserve", "local"] = "torchserve",
+    host: str = "127.0.0.1",
+    port: int = 50051,
+    workers: int = 1,
+) -> int:
+    """Serve all archives of a folder: starts the backend and the service, until it is told to stop.
+
+    Args:
+        models: folder with model archives (.mar).
+        backend: "torchserve" starts TorchServe beside the service; "local" computes in this process.
+        host: address to listen on.
+        port: port to listen on; 0 picks a free one.
+        workers: TorchServe workers for each model.
+    """
+    from serving.run import run_up
+    from serving.settings import FacadeSettings
+
+    return run_up(models, backend, FacadeSettings(host=host, port=port), workers=workers)
+
+
+def serve(
+    *,
+    backend_address: str,
+    management_address: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 50051,
+) -> int:
+    """Serve in front of a TorchServe that runs already; it may come and go.
+
+    Args:
+        backend_address: HOST:PORT of TorchServe's gRPC inference API.
+        management_address: HOST:PORT of its gRPC management API; the inference port + 1 unless given.
+        host: address to listen on.
+        port: port to listen on; 0 picks a free one.
+    """
+    from serving.run import run_serve
+    from serving.settings import FacadeSettings
+
+    return run_serve(backend_address, management_address, FacadeSettings(host=host, port=port))
+
+
+def analyze(
+    photos: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    *,
+    address: str = DEFAULT_ADDRESS,
+    graph: Path | None = None,
+    out: Path | None = None,
+    json: bool = False,
+    outputs: tuple[Literal["predictions", "attributions", "captions"], ...] = (),
+    top_k: int | None = None,
+    method: str | None = None,
+    classes: tuple[str, ...] = (),
+    steps: int | None = None,
+    beam_width: int | None = None,
+    captions: int | None = None,
+    max_words: int | None = None,
+    classifier: str | None = None,
+    captioner: str | None = None,
+    timeout: float = 60.0,
+) -> int:
+    """Ask a running service about photographs: what class, why, and in words.
+
+    Args:
+        photos: image files.
+        address: HOST:PORT of the service.
+        graph: scene graphs as region JSON: one region, regions by id, either of them by photo file name, or a folder
+            with one such file a photo (PHOTO.json). Unless given, the service proposes graphs.
+        out: folder for result.json, overlays, drawn graphs and report.html.
+        json: print the whole answers as JSON instead of a summary.
+        outputs: what to ask for; all that the service can give unless given.
+        top_k: how many classes, best first.
+        method: attribution method; the model's default unless given.
+        classes: classes to explain, by name or index; the most probable unless given.
+        steps: integration steps of integrated_gradients.
+        beam_width: beam width of the captioner.
+        captions: how many captions.
+        max_words: longest caption in words.
+        classifier: NAME or NAME:VERSION.
+        captioner: NAME or NAME:VERSION.
+        timeout: deadline for each photo in seconds.
+    """
+    from saaa.client.convert import AnalyzeOptions
+    from serving.ask import run_analyze
+
+    options: AnalyzeOptions = {
+        "outputs": outputs,
+        "top_k": top_k,
+        "method": method,
+        "classes": classes,
+        "steps": steps,
+        "beam_width": beam_width,
+        "captions": captions,
+        "max_words": max_words,
+        "classifier": classifier,
+        "captioner": captioner,
+    }
+    return run_analyze(photos, address, graph=graph, out=out, as_json=json, timeout=timeout, options=options)
+
+
+def models(*, address: str = DEFAULT_ADDRESS, json: bool = False) -> int:
+    """List the models of a running service.
+
+    Args:
+        address: HOST:PORT of the service.
+        json: print everything that is known of them as JSON.
+    """
+    from serving.ask import run_models
+
+    return run_models(address, as_json=json)
+
+
+COMMANDS: dict[str, Callable[..., int]] = {"up": up, "serve": serve, "analyze": analyze, "models": models}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: the command line without the program's name; None is the process's own.
+
+    Returns:
+        The exit code.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="saaa",
+            description="Explainable image understanding as a service.",
+            args=None if arguments is None else list(arguments),
+        )
+    except SaaaError as error:
+        print(f"saaa: {error.message}", file=sys.stderr)
+        return UNUSABLE
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

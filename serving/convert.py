@@ -1,0 +1,248 @@
+"""Between the contract's messages and plain dataclasses. Reading never raises: faults become the request's violations."""
+
+from __future__ import annotations
+
+import uuid
+
+from saaa.concepts import ConceptScore
+from saaa.errors import InvalidInput, OptionInvalid, SceneGraphError
+from saaa.scene_graph import Box, Node, NodeKind, Relationship, SceneGraph, SceneObject
+from saaa.v1 import analysis_pb2 as pb
+from saaa.work import CaptionOptions, CaptionResult, ExplainOptions, ModelInfo, ModelKind
+from serving.requests import (
+    AnalysisRequest,
+    AnalysisResult,
+    Attribution,
+    GraphSource,
+    ModelUse,
+    Output,
+    Prediction,
+    Selector,
+)
+from serving.settings import RequestLimits
+
+_OUTPUTS = {
+    pb.OUTPUT_PREDICTIONS: Output.PREDICTIONS,
+    pb.OUTPUT_ATTRIBUTIONS: Output.ATTRIBUTIONS,
+    pb.OUTPUT_CAPTIONS: Output.CAPTIONS,
+}
+_GRAPH_SOURCES = {
+    None: pb.GRAPH_SOURCE_UNSPECIFIED,
+    GraphSource.REQUEST: pb.GRAPH_SOURCE_REQUEST,
+    GraphSource.PROPOSED: pb.GRAPH_SOURCE_PROPOSED,
+}
+_NODE_KINDS = {
+    NodeKind.OBJECT: pb.NODE_KIND_OBJECT,
+    NodeKind.ATTRIBUTE: pb.NODE_KIND_ATTRIBUTE,
+    NodeKind.RELATIONSHIP: pb.NODE_KIND_RELATIONSHIP,
+}
+_MODEL_KINDS = {ModelKind.EGDD: pb.MODEL_KIND_EGDD, ModelKind.EGA: pb.MODEL_KIND_EGA}
+
+
+def read_analyze_request(message: pb.AnalyzeRequest, limits: RequestLimits) -> AnalysisRequest:
+    """The message as a dataclass with every default filled in."""
+    violations: list[InvalidInput] = []
+    graph = _read_graph(message.graph, limits, violations) if message.HasField("graph") else None
+    for place, value in enumerate(message.outputs):
+        if value not in _OUTPUTS and value != pb.OUTPUT_UNSPECIFIED:
+            violations.append(
+                OptionInvalid(
+                    f"{value} is no kind of output; use those of the enum Output.", field=f"outputs[{place}]"
+                )
+            )
+    attribution, caption = message.attribution, message.caption
+    explain, captioning = ExplainOptions(), CaptionOptions()
+    return AnalysisRequest(
+        image=message.image,
+        graph=graph,
+        outputs=frozenset(_OUTPUTS[value] for value in message.outputs if value in _OUTPUTS),
+        top_k=message.top_k if message.HasField("top_k") else 5,
+        explain=ExplainOptions(
+            method=attribution.method or explain.method,
+            steps=attribution.steps if attribution.HasField("steps") else explain.steps,
+        ),
+        classes=tuple(attribution.classes),
+        caption=CaptionOptions(
+            beam_width=caption.beam_width if caption.HasField("beam_width") else captioning.beam_width,
+            count=caption.count if caption.HasField("count") else captioning.count,
+            max_words=caption.max_words if caption.HasField("max_words") else None,
+        ),
+        classifier=_read_selector(message.classifier) if message.HasField("classifier") else None,
+        captioner=_read_selector(message.captioner) if message.HasField("captioner") else None,
+        request_id=message.request_id or uuid.uuid4().hex,
+        violations=tuple(violations),
+    )
+
+
+def _read_selector(message: pb.ModelSelector) -> Selector:
+    return Selector(name=message.name, version=message.version)
+
+
+def _read_graph(
+    message: pb.SceneGraph, limits: RequestLimits, violations: list[InvalidInput]
+) -> SceneGraph | None:
+    """The graph, or None and what is wrong with it: a fault of each object, or one of the graph as a whole."""
+    nodes = len(message.relationships) + sum(1 + len(thing.attributes) for thing in message.objects)
+    if nodes > limits.max_graph_nodes:
+        # Told before the graph is looked at: a huge one must not cost anything.
+        text = (
+            f"The graph has {nodes} nodes (objects, attributes and relationships), at most "
+            f"{limits.max_graph_nodes} are taken; leave out the least important."
+        )
+        violations.append(SceneGraphError(text, field="graph"))
+        return None
+    before = len(violations)
+    objects = []
+    for place, thing in enumerate(message.objects):
+        box = thing.box
+        objects.append(
+            SceneObject(
+                thing.id, thing.name, Box(box.x, box.y, box.width, box.height), tuple(thing.attributes)
+            )
+        )
+        if not thing.HasField("box"):
+            field = f"graph.objects[{place}].box"
+            violations.append(SceneGraphError("The box is missing; say where the object is.", field=field))
+            continue
+        try:
+            SceneGraph((objects[-1],))
+        except SceneGraphError as error:
+            field = error.field.replace("objects[0]", f"objects[{place}]")
+            violations.append(SceneGraphError(error.message, field=f"graph.{field}"))
+    if len(violations) > before:
+        return None
+    relationships = tuple(
+        Relationship(link.id, link.subject_id, link.object_id, link.name) for link in message.relationships
+    )
+    try:
+        return SceneGraph(tuple(objects), relationships, max_nodes=limits.max_graph_nodes)
+    except SceneGraphError as error:
+        field = f"graph.{error.field}" if error.field else "graph"
+        violations.append(SceneGraphError(error.message, field=field))
+        return None
+
+
+def write_analysis(result: AnalysisResult) -> pb.AnalyzeResponse:
+    """The answer as a message."""
+    width, height = result.image_size
+    response = pb.AnalyzeResponse(
+        request_id=result.request_id,
+        image_width=width,
+        image_height=height,
+        predictions=[_write_prediction(prediction) for prediction in result.predictions],
+        attributions=[_write_attribution(attribution) for attribution in result.attributions],
+        captions=[_write_caption(caption) for caption in result.captions],
+        graph_source=_GRAPH_SOURCES[result.graph_source],
+        provenance=pb.Provenance(
+            image_sha256=result.image_sha256,
+            software_version=result.software_version,
+            backend=result.backend,
+        ),
+        timings=[
+            pb.StageTiming(stage=stage, milliseconds=seconds * 1000)
+            for stage, seconds in result.timings.items()
+        ],
+        caption_nodes=[_write_node(node) for node in result.caption_nodes],
+    )
+    if result.graph is not None:
+        response.graph.CopyFrom(_write_graph(result.graph))
+    if result.classifier is not None:
+        response.provenance.classifier.CopyFrom(_write_use(result.classifier))
+    if result.captioner is not None:
+        response.provenance.captioner.CopyFrom(_write_use(result.captioner))
+    return response
+
+
+def _write_prediction(prediction: Prediction) -> pb.Prediction:
+    return pb.Prediction(label=prediction.label, index=prediction.index, probability=prediction.probability)
+
+
+def _write_attribution(attribution: Attribution) -> pb.Attribution:
+    values = attribution.map.values
+    x, y, width, height = attribution.region
+    return pb.Attribution(
+        target=pb.AttributionTarget(class_prediction=_write_prediction(attribution.target)),
+        method=attribution.map.method,
+        grid=pb.Grid(height=values.shape[0], width=values.shape[1], values=values.ravel().tolist()),
+        region=pb.Region(x=x, y=y, width=width, height=height),
+        concepts=[_write_concept(concept) for concept in attribution.concepts],
+        completeness_gap=attribution.map.completeness_gap,
+    )
+
+
+def _write_concept(concept: ConceptScore) -> pb.ConceptAttribution:
+    return pb.ConceptAttribution(node=_write_node(concept.node), mass=concept.mass, density=concept.density)
+
+
+def _write_node(node: Node) -> pb.GraphNode:
+    return pb.GraphNode(
+        kind=_NODE_KINDS[node.kind], id=node.id, attribute_index=node.attribute_index, name=node.name
+    )
+
+
+def _write_caption(caption: CaptionResult) -> pb.Caption:
+    return pb.Caption(
+        text=" ".join(caption.words),
+        words=[
+            pb.CaptionWord(text=word, log_probability=log_probability, node_weights=weights)
+            for word, log_probability, weights in zip(
+                caption.words, caption.log_probabilities.tolist(), caption.node_weights.tolist(), strict=True
+            )
+        ],
+        log_probability=caption.log_probability,
+    )
+
+
+def _write_graph(graph: SceneGraph) -> pb.SceneGraph:
+    return pb.SceneGraph(
+        objects=[
+            pb.SceneObject(
+                id=thing.id,
+                name=thing.name,
+                attributes=thing.attributes,
+                box=pb.Box(x=thing.box.x, y=thing.box.y, width=thing.box.width, height=thing.box.height),
+            )
+            for thing in graph.objects
+        ],
+        relationships=[
+            pb.Relationship(id=link.id, subject_id=link.subject_id, object_id=link.object_id, name=link.name)
+            for link in graph.relationships
+        ],
+    )
+
+
+def _write_use(use: ModelUse) -> pb.ModelProvenance:
+    return pb.ModelProvenance(
+        name=use.info.name,
+        version=use.info.version,
+        archive_sha256=use.info.digest,
+        parameters=use.parameters,
+    )
+
+
+def write_model(info: ModelInfo, limits: RequestLimits, *, ready: bool) -> pb.Model:
+    """A served model as a message."""
+    return pb.Model(
+        name=info.name,
+        version=info.version,
+        kind=_MODEL_KINDS[info.kind],
+        archive_sha256=info.digest,
+        input_size=info.input_size,
+        classes=info.classes,
+        vocabulary_size=info.vocabulary_size,
+        attribution_methods=[
+            pb.AttributionMethod(
+                name=method.name, cost_forwards=method.cost_forwards, reference=method.reference
+            )
+            for method in info.methods
+        ],
+        limits=pb.Limits(
+            max_image_bytes=limits.max_image_bytes,
+            max_image_pixels=limits.max_image_pixels,
+            max_graph_nodes=limits.max_graph_nodes,
+            max_targets=limits.max_targets,
+            max_beam_width=limits.max_beam_width,
+        ),
+        card_json=info.card_json,
+        ready=ready,
+    )

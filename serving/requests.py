@@ -1,0 +1,122 @@
+"""What is asked and what is answered, in plain dataclasses: protobuf stops at `serving.convert`."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from saaa.concepts import ConceptScore
+from saaa.errors import InvalidInput, SaaaError
+from saaa.scene_graph import Node, SceneGraph
+from saaa.work import AttributionMap, CaptionOptions, CaptionResult, ExplainOptions, ModelInfo
+
+
+class RequestInvalid(InvalidInput):
+    """Several faults of one request, told together.
+
+    Args:
+        violations: every fault found, at least one.
+    """
+
+    def __init__(self, violations: Sequence[SaaaError]) -> None:
+        super().__init__(" ".join(_sentence(violation) for violation in violations))
+        self.violations = tuple(violations)
+
+
+def _sentence(violation: SaaaError) -> str:
+    text = f"{violation.field}: {violation.message}" if violation.field else violation.message
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+class Output(enum.Enum):
+    """One kind of answer."""
+
+    PREDICTIONS = "predictions"
+    ATTRIBUTIONS = "attributions"
+    CAPTIONS = "captions"
+
+
+class GraphSource(enum.Enum):
+    """Where a scene graph comes from."""
+
+    REQUEST = "request"
+    PROPOSED = "proposed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selector:
+    """Names a model; an empty version is the highest."""
+
+    name: str
+    version: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisRequest:
+    """One image and what is wanted of it, as far as it can be read without knowing the models."""
+
+    image: bytes
+    graph: SceneGraph | None = None
+    outputs: frozenset[Output] = frozenset()
+    """Empty: all that the served models can give."""
+    top_k: int = 5
+    explain: ExplainOptions = field(default_factory=ExplainOptions)
+    classes: tuple[str, ...] = ()
+    """Class names or decimal indices to explain; empty is the most probable class."""
+    caption: CaptionOptions = field(default_factory=CaptionOptions)
+    classifier: Selector | None = None
+    captioner: Selector | None = None
+    request_id: str = ""
+    violations: tuple[InvalidInput, ...] = ()
+    """Faults met while reading; told together with those that the models' limits show."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One class with its probability."""
+
+    label: str
+    index: int
+    probability: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribution:
+    """One map with its place in the image."""
+
+    target: Prediction
+    map: AttributionMap
+    region: tuple[float, float, float, float]
+    """x, y, width, height in pixels of the upright image."""
+    concepts: tuple[ConceptScore, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelUse:
+    """A model that took part, and with which parameters."""
+
+    info: ModelInfo
+    parameters: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisResult:
+    """What the models say of one image."""
+
+    request_id: str
+    image_size: tuple[int, int]
+    """Width and height of the upright image in pixels."""
+    image_sha256: str
+    backend: str
+    software_version: str
+    predictions: tuple[Prediction, ...] = ()
+    attributions: tuple[Attribution, ...] = ()
+    captions: tuple[CaptionResult, ...] = ()
+    graph: SceneGraph | None = None
+    graph_source: GraphSource | None = None
+    caption_nodes: tuple[Node, ...] = ()
+    classifier: ModelUse | None = None
+    captioner: ModelUse | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+    """Seconds by stage, in the order in which the stages ended."""

@@ -1,0 +1,177 @@
+"""The gRPC server: everything put together, started and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from saaa.errors import StartFailed
+from saaa.v1 import analysis_pb2_grpc
+from serving.analysis import Analysis
+from serving.backends.base import Backend
+from serving.catalog import Catalog
+from serving.errors import ErrorInterceptor
+from serving.health import NOT_SERVING, Probe
+from serving.service import SERVICE_NAME, AnalysisService
+from serving.settings import FacadeSettings
+
+
+class Facade:
+    """The service on one port, in front of one backend; an async context manager.
+
+    Leaving it says NOT_SERVING, lets running calls finish for `drain_s`, and closes the backend.
+
+    Args:
+        backend: runs the models; closed with the facade.
+        settings: where to listen and all bounds.
+    """
+
+    def __init__(self, backend: Backend, settings: FacadeSettings | None = None) -> None:
+        self._backend = backend
+        self._settings = settings or FacadeSettings()
+        self._catalog = Catalog()
+        self._health = health.aio.HealthServicer()
+        self._probe = Probe(backend, self._catalog, self._health, SERVICE_NAME, self._settings)
+        self._analysis = Analysis(backend, self._catalog, self._settings, self._probe.poke)
+        self._server: grpc.aio.Server | None = None
+        self._probing: asyncio.Task[None] | None = None
+        self._port = 0
+
+    @property
+    def address(self) -> str:
+        """host:port that it listens on."""
+        return _join(self._settings.host, self._port)
+
+    @property
+    def catalog(self) -> Catalog:
+        """The served models."""
+        return self._catalog
+
+    @property
+    def analysis(self) -> Analysis:
+        """The data plane."""
+        return self._analysis
+
+    @property
+    def backend_name(self) -> str:
+        """What computes."""
+        return self._backend.name
+
+    async def __aenter__(self) -> Self:
+        """Look at the backend once, then listen.
+
+        Raises:
+            StartFailed: the address cannot be listened on.
+        """
+        for name in ("", SERVICE_NAME):
+            await self._health.set(name, NOT_SERVING)
+        server = self._make_server()
+        try:
+            self._port = _listen(server, self._settings)
+            await self._probe.look()
+            await server.start()
+        except BaseException:
+            await server.stop(None)
+            await self._close()
+            raise
+        self._server = server
+        self._probing = asyncio.create_task(self._probe.run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._health.enter_graceful_shutdown()
+        if self._server is not None:
+            await self._server.stop(self._settings.drain_s)
+        await self._close()
+
+    async def _close(self) -> None:
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.gather(self._probing, return_exceptions=True)
+        await self._analysis.close()
+        await self._backend.close()
+
+    def _make_server(self) -> grpc.aio.Server:
+        most = self._settings.max_message_bytes
+        server = grpc.aio.server(
+            interceptors=[ErrorInterceptor()],
+            options=[
+                ("grpc.max_receive_message_length", most),
+                ("grpc.max_send_message_length", most),
+                # Without this a second server would silently share the port.
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        service = AnalysisService(self._analysis, self._catalog, self._settings)
+        analysis_pb2_grpc.add_AnalysisServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self._settings.reflection:
+            health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+            names = (SERVICE_NAME, health_name, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
+        return server
+
+
+async def serve(facade: Facade) -> None:
+    """Serve until cancelled; says on standard output where and what it serves.
+
+    Raises:
+        StartFailed: the facade cannot start.
+    """
+    async with facade:
+        models = len(facade.catalog.models)
+        ready = f"{models} model{'' if models == 1 else 's'}" if models else "not reached yet"
+        print(f"serving on {facade.address} ({facade.backend_name}, {ready})", flush=True)
+        await asyncio.Event().wait()
+
+
+async def until_signal(work: Coroutine[Any, Any, None]) -> None:
+    """Run until SIGTERM or SIGINT, which cancel the work once: it may take its time to clean up."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        if not stopped:
+            stopped = True
+            task.cancel()
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, stop)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not stopped:
+            raise
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def _listen(server: grpc.aio.Server, settings: FacadeSettings) -> int:
+    address = _join(settings.host, settings.port)
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError:
+        port = 0
+    if not port:
+        raise StartFailed(
+            f"Cannot listen on {address}: the port is in use or the address is not this machine's. "
+            "Choose another with --port (0 picks a free one) or --host."
+        )
+    return port
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

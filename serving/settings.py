@@ -1,0 +1,127 @@
+"""What the facade can be told: frozen, checked when made, every figure with its unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from saaa.errors import OptionInvalid
+from saaa.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+
+
+def _require(condition: bool, name: str, rule: str) -> None:
+    if not condition:
+        raise OptionInvalid(f"The setting {name} must be {rule}.", field=name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaneSettings:
+    """One lane: how it gathers batches, and how much work it lets wait."""
+
+    max_batch: int = 8
+    """Most items in one batch, at least 1."""
+    max_in_flight: int = 1
+    """Most batches at the backend at once, at least 1."""
+    max_batch_s: float = 1.0
+    """A batch stops growing where its estimated time passes this, in seconds; it bounds how long others wait for it."""
+    max_wait_s: float = 60.0
+    """Work that would wait longer than this is refused whatever the caller's deadline, in seconds."""
+    max_waiting: int = 512
+    """Most items waiting: bounds memory where the estimate is tiny, at least 1."""
+    first_estimate_s: float = 0.1
+    """Assumed time of one item before the first measurement, in seconds."""
+    batch_timeout_s: float = 120.0
+    """A batch that the backend has not answered after this is given up, in seconds."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch", "max_in_flight", "max_waiting"):
+            _require(getattr(self, name) >= 1, name, "at least 1")
+        for name in ("max_batch_s", "max_wait_s", "first_estimate_s", "batch_timeout_s"):
+            _require(getattr(self, name) > 0, name, "above 0 seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestLimits:
+    """The bounds of one request; GetModel publishes them."""
+
+    max_image_bytes: int = MAX_IMAGE_BYTES
+    """Largest encoded image in bytes."""
+    max_image_pixels: int = MAX_IMAGE_PIXELS
+    """Largest decoded image in pixels, width x height."""
+    max_graph_nodes: int = 100
+    """Most objects, attributes and relationships of a graph together."""
+    max_targets: int = 16
+    """Most classes explained in one request."""
+    max_top_k: int = 1000
+    """Most classes returned."""
+    max_steps: int = 64
+    """Most integration steps."""
+    max_beam_width: int = 10
+    """Widest beam."""
+    max_words: int = 50
+    """Longest caption that may be asked for."""
+    max_request_id: int = 128
+    """Longest request id in characters."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            _require(value >= 1, name, "at least 1")
+
+
+def _explain_lane() -> LaneSettings:
+    return LaneSettings(max_batch=4, first_estimate_s=0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FacadeSettings:
+    """The facade as a whole."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = 50051
+    """Port to listen on; 0 picks a free one."""
+    predict: LaneSettings = field(default_factory=lambda: LaneSettings(max_in_flight=2))
+    """The lane of class predictions."""
+    explain: LaneSettings = field(default_factory=_explain_lane)
+    """The lane of attributions. One short batch at a time, so that predictions never wait for more than that."""
+    caption: LaneSettings = field(default_factory=_explain_lane)
+    """The lane of captions."""
+    limits: RequestLimits = field(default_factory=RequestLimits)
+    """The bounds of one request."""
+    decode_threads: int = 2
+    """Threads that decode images, at least 1."""
+    default_deadline_s: float = 60.0
+    """Time for a call that brings no deadline, in seconds."""
+    max_deadline_s: float = 600.0
+    """Longest time for any call, in seconds."""
+    probe_interval_s: float = 2.0
+    """Seconds between two looks at the backend."""
+    probe_timeout_s: float = 10.0
+    """Seconds after which a silent backend counts as down."""
+    describe_timeout_s: float = 30.0
+    """Seconds that the backend gets to describe its models; a busy worker answers after its batch."""
+    drain_s: float = 20.0
+    """Seconds that running calls get to finish when the facade stops."""
+    max_message_bytes: int = 32 * 1024 * 1024
+    """Largest gRPC message taken or sent, in bytes. Above the image limit, so that a slightly too large image gets
+    a clear answer instead of gRPC's own."""
+    reflection: bool = True
+    """Whether gRPC server reflection answers."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.host), "host", "an address such as 127.0.0.1")
+        _require(0 <= self.port <= 65535, "port", "0 to 65535")
+        _require(self.decode_threads >= 1, "decode_threads", "at least 1")
+        for name in (
+            "default_deadline_s",
+            "max_deadline_s",
+            "probe_interval_s",
+            "probe_timeout_s",
+            "describe_timeout_s",
+        ):
+            _require(getattr(self, name) > 0, name, "above 0 seconds")
+        _require(self.drain_s >= 0, "drain_s", "at least 0 seconds")
+        _require(
+            self.max_message_bytes > self.limits.max_image_bytes,
+            "max_message_bytes",
+            f"above max_image_bytes ({self.limits.max_image_bytes})",
+        )

@@ -1,0 +1,408 @@
+"""The contract over real gRPC, in front of a backend of plain arithmetic."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from pixel_backend import (
+    CAPTIONER,
+    CLASSIFIER,
+    QUICK,
+    Caller,
+    PixelBackend,
+    calling,
+    link,
+    photo,
+    plain,
+    thing,
+)
+
+import saaa
+from saaa.errors import BackendFailed
+from saaa.v1 import analysis_pb2 as pb
+from saaa.work import Work
+from serving.settings import FacadeSettings, LaneSettings
+
+
+@pytest.fixture
+def backend() -> PixelBackend:
+    return PixelBackend()
+
+
+@pytest.fixture
+async def caller(backend: PixelBackend) -> AsyncIterator[Caller]:
+    async with calling(backend) as caller:
+        yield caller
+
+
+class Refusal:
+    """A failed call with its `google.rpc` details taken apart."""
+
+    def __init__(self, error: grpc.aio.AioRpcError) -> None:
+        self.code = error.code()
+        self.text = error.details() or ""
+        self.reason = ""
+        self.fields: dict[str, str] = {}
+        self.retry_s: float | None = None
+        self.incident = ""
+        status = rpc_status.from_call(error)  # type: ignore[arg-type]
+        for detail in status.details if status else ():
+            info, bad, retry = (
+                error_details_pb2.ErrorInfo(),
+                error_details_pb2.BadRequest(),
+                error_details_pb2.RetryInfo(),
+            )
+            if detail.Unpack(info):
+                self.reason = info.reason
+                self.incident = info.metadata.get("incident", "")
+                assert info.domain == "saaa"
+            elif detail.Unpack(bad):
+                self.fields = {entry.field: entry.description for entry in bad.field_violations}
+            elif detail.Unpack(retry):
+                self.retry_s = retry.retry_delay.ToTimedelta().total_seconds()
+
+
+async def refusal(call: Any) -> Refusal:
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await call
+    return Refusal(failure.value)
+
+
+GRAPH = pb.SceneGraph(
+    objects=[thing(7, (20, 10, 20, 10), "bright", "square"), thing(9)], relationships=[link(3, 7, 9)]
+)
+
+
+async def test_answers_everything_with_a_graph(caller: Caller) -> None:
+    image = photo()
+    answer = await caller.analyze(image, graph=GRAPH, request_id="mine")
+    assert answer.request_id == "mine"
+    assert (answer.image_width, answer.image_height) == (80, 40)
+    assert [prediction.label for prediction in answer.predictions] == ["red", "green", "blue"]
+    assert sum(prediction.probability for prediction in answer.predictions) == pytest.approx(1, abs=1e-6)
+    (attribution,) = answer.attributions
+    assert attribution.target.class_prediction == answer.predictions[0]
+    assert attribution.method == "brightness"
+    assert (attribution.grid.height, attribution.grid.width, len(attribution.grid.values)) == (4, 4, 16)
+    region = attribution.region
+    assert (region.x, region.y, region.width, region.height) == (0, 0, 80, 40)
+    names = [concept.node.name for concept in attribution.concepts]
+    assert names == ["thing 7", "bright", "square", "thing 9", "near"]
+    assert attribution.concepts[0].density > 2
+    (caption,) = answer.captions
+    assert caption.text == "nodes 4"
+    assert [word.text for word in caption.words] == ["nodes", "4"]
+    # The captioner takes four of the five nodes, in published order.
+    assert [node.name for node in answer.caption_nodes] == ["thing 7", "bright", "square", "thing 9"]
+    assert all(len(word.node_weights) == len(answer.caption_nodes) for word in caption.words)
+    assert answer.graph == GRAPH
+    assert answer.graph_source == pb.GRAPH_SOURCE_REQUEST
+    provenance = answer.provenance
+    assert provenance.image_sha256 == hashlib.sha256(image).hexdigest()
+    assert (provenance.backend, provenance.software_version) == ("pixels", saaa.__version__)
+    assert provenance.classifier.archive_sha256 == CLASSIFIER.digest
+    assert provenance.classifier.parameters["method"] == "brightness"
+    assert provenance.captioner.archive_sha256 == CAPTIONER.digest
+    assert provenance.captioner.parameters["beam_width"] == "3"
+    stages = {timing.stage: timing.milliseconds for timing in answer.timings}
+    assert set(stages) == {"decode", "classify", "caption", "total"}
+    assert stages["total"] >= stages["classify"] > 0
+
+
+async def test_proposes_a_graph_without_one(caller: Caller, backend: PixelBackend) -> None:
+    answer = await caller.analyze()
+    assert answer.graph_source == pb.GRAPH_SOURCE_PROPOSED
+    box = answer.graph.objects[0].box
+    # The bright square covers 20..40 x 10..20.
+    assert (box.x, box.y, box.width, box.height) == (20, 10, 20, 10)
+    assert answer.captions[0].text == f"nodes {len(answer.caption_nodes)}"
+    assert answer.attributions[0].concepts[0].node.name == answer.graph.objects[0].name
+    assert "propose" in {timing.stage for timing in answer.timings}
+    assert [batch.work for batch in backend.batches] == [Work.EXPLAIN, Work.CAPTION]
+
+
+async def test_boxes_reach_the_captioner_in_pixels_of_its_input(
+    caller: Caller, backend: PixelBackend
+) -> None:
+    await caller.analyze(graph=GRAPH, outputs=[pb.OUTPUT_CAPTIONS])
+    (batch,) = backend.batches
+    graph = batch.items[0].graph
+    assert graph is not None
+    np.testing.assert_allclose(graph.boxes[0], [4, 4, 8, 8])
+
+
+@pytest.mark.parametrize(
+    ("outputs", "works", "shown"),
+    [
+        ([pb.OUTPUT_PREDICTIONS], [Work.PREDICT], (3, 0, 0, False)),
+        ([pb.OUTPUT_ATTRIBUTIONS], [Work.EXPLAIN], (0, 1, 0, True)),
+        ([pb.OUTPUT_CAPTIONS], [Work.EXPLAIN, Work.CAPTION], (0, 0, 1, True)),
+        ([pb.OUTPUT_UNSPECIFIED], [Work.EXPLAIN, Work.CAPTION], (3, 1, 1, True)),
+    ],
+)
+async def test_only_what_is_asked_for(
+    caller: Caller,
+    backend: PixelBackend,
+    outputs: list[int],
+    works: list[Work],
+    shown: tuple[int, int, int, bool],
+) -> None:
+    answer = await caller.analyze(outputs=outputs)
+    assert [batch.work for batch in backend.batches] == works
+    counts = len(answer.predictions), len(answer.attributions), len(answer.captions), answer.HasField("graph")
+    assert counts == shown
+    assert answer.provenance.HasField("captioner") == bool(answer.captions)
+
+
+async def test_options_are_followed(caller: Caller, backend: PixelBackend) -> None:
+    answer = await caller.analyze(
+        graph=GRAPH,
+        top_k=2,
+        attribution=pb.AttributionOptions(method="integrated_gradients", classes=["blue", "1"], steps=5),
+        caption=pb.CaptionOptions(beam_width=4, count=2, max_words=1),
+        classifier=pb.ModelSelector(name="colours"),
+        captioner=pb.ModelSelector(name="words", version="2"),
+    )
+    assert len(answer.predictions) == 2
+    assert [entry.target.class_prediction.label for entry in answer.attributions] == ["blue", "green"]
+    assert answer.attributions[0].completeness_gap == pytest.approx(0.01)
+    assert dict(answer.provenance.classifier.parameters) == {"method": "integrated_gradients", "steps": "5"}
+    assert [caption.text for caption in answer.captions] == ["nodes", "nodes"]
+    explain = next(batch for batch in backend.batches if batch.work is Work.EXPLAIN)
+    assert explain.explain.steps == 5
+    assert explain.items[0].targets == (2, 1)
+
+
+async def test_makes_a_request_id_when_none_is_given(caller: Caller) -> None:
+    first, second = await asyncio.gather(caller.analyze(), caller.analyze())
+    assert first.request_id
+    assert first.request_id != second.request_id
+
+
+def _graph(**changes: Any) -> dict[str, Any]:
+    return {"graph": pb.SceneGraph(**{"objects": [thing(1), thing(2)], **changes})}
+
+
+BAD = {
+    "no image": ({"image": b""}, {"image"}),
+    "no picture": ({"image": b"definitely not a picture"}, {"image"}),
+    "cut off": ({"image": photo()[:-40]}, {"image"}),
+    "text after PNG magic": ({"image": photo()[:8] + b"hello" * 20}, {"image"}),
+    "too many bytes": ({"image": bytes(21 * 2**20)}, {"image"}),
+    "top_k zero": ({"top_k": 0}, {"top_k"}),
+    "top_k huge": ({"top_k": 5000}, {"top_k"}),
+    "unknown output": ({"outputs": [77]}, {"outputs[0]"}),
+    "unknown method": ({"attribution": pb.AttributionOptions(method="astrology")}, {"attribution.method"}),
+    "unknown class": (
+        {"attribution": pb.AttributionOptions(classes=["red", "puce", "3", "-1"])},
+        {"attribution.classes[1]", "attribution.classes[2]", "attribution.classes[3]"},
+    ),
+    "too many classes": ({"attribution": pb.AttributionOptions(classes=["0"] * 17)}, {"attribution.classes"}),
+    "no steps": ({"attribution": pb.AttributionOptions(steps=0)}, {"attribution.steps"}),
+    "too many steps": ({"attribution": pb.AttributionOptions(steps=65)}, {"attribution.steps"}),
+    "no beam": ({"caption": pb.CaptionOptions(beam_width=0)}, {"caption.beam_width"}),
+    "wide beam": ({"caption": pb.CaptionOptions(beam_width=11)}, {"caption.beam_width"}),
+    "more captions than beams": ({"caption": pb.CaptionOptions(beam_width=2, count=3)}, {"caption.count"}),
+    "no captions": ({"caption": pb.CaptionOptions(count=0)}, {"caption.count"}),
+    "no words": ({"caption": pb.CaptionOptions(max_words=0)}, {"caption.max_words"}),
+    "many words": ({"caption": pb.CaptionOptions(max_words=51)}, {"caption.max_words"}),
+    "long request id": ({"request_id": "x" * 129}, {"request_id"}),
+    "odd request id": ({"request_id": "a\nb"}, {"request_id"}),
+    "selector without a name": ({"classifier": pb.ModelSelector(version="1")}, {"classifier.name"}),
+    "empty graph": ({"graph": pb.SceneGraph()}, {"graph.objects"}),
+    "box missing": (_graph(objects=[pb.SceneObject(id=1, name="x")]), {"graph.objects[0].box"}),
+    "boxes outside": (
+        _graph(objects=[thing(1), thing(2, (70, 0, 11, 5)), thing(3, (0, 39, 5, 2))]),
+        {"graph.objects[1].box.width", "graph.objects[2].box.height"},
+    ),
+    "box empty": (_graph(objects=[thing(1), thing(2, (0, 0, 0, 5))]), {"graph.objects[1].box.width"}),
+    "box negative": (_graph(objects=[thing(1, (-1, 0, 4, 5))]), {"graph.objects[0].box.x"}),
+    "name empty": (
+        _graph(objects=[pb.SceneObject(id=1, box=pb.Box(width=1, height=1))]),
+        {"graph.objects[0].name"},
+    ),
+    "attribute empty": (_graph(objects=[thing(1, (0, 0, 5, 5), "")]), {"graph.objects[0].attributes[0]"}),
+    "ids twice": (_graph(objects=[thing(1), thing(1)]), {"graph.objects[1].id"}),
+    "dangling": (_graph(relationships=[link(1, 1, 5)]), {"graph.relationships[0].object_id"}),
+    "to itself": (_graph(relationships=[link(1, 1, 1)]), {"graph.relationships[0].object_id"}),
+    "too many nodes": (_graph(objects=[thing(number) for number in range(101)]), {"graph"}),
+    "several at once": (
+        {
+            "image": b"",
+            "top_k": 0,
+            "attribution": pb.AttributionOptions(method="astrology", steps=99),
+            **_graph(objects=[thing(1, (-1, 0, 4, 5)), thing(2, (0, 0, 5, 0))]),
+        },
+        {
+            "image",
+            "top_k",
+            "attribution.method",
+            "attribution.steps",
+            "graph.objects[0].box.x",
+            "graph.objects[1].box.height",
+        },
+    ),
+    "options and an unknown model": (
+        {"top_k": 0, "classifier": pb.ModelSelector(name="nobody")},
+        {"top_k", "classifier.name"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+async def test_bad_input_is_told_field_by_field(caller: Caller, backend: PixelBackend, case: str) -> None:
+    fields, expected = BAD[case]
+    told = await refusal(caller.analyze(**fields))
+    assert told.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert set(told.fields) == expected
+    assert told.reason in {"IMAGE_REJECTED", "SCENE_GRAPH_ERROR", "OPTION_INVALID", "REQUEST_INVALID"}
+    assert all(len(description) > 10 for description in told.fields.values())
+    assert backend.batches == []
+
+
+UNKNOWN = {
+    "classifier": ({"classifier": pb.ModelSelector(name="nobody")}, "classifier.name"),
+    "kind": ({"classifier": pb.ModelSelector(name="words")}, "classifier.name"),
+    "captioner": ({"captioner": pb.ModelSelector(name="nobody")}, "captioner.name"),
+    "version": ({"captioner": pb.ModelSelector(name="words", version="9")}, "captioner.version"),
+}
+
+
+@pytest.mark.parametrize("case", UNKNOWN)
+async def test_unknown_model_is_not_found(caller: Caller, case: str) -> None:
+    fields, expected = UNKNOWN[case]
+    told = await refusal(caller.analyze(**fields))
+    assert (told.code, told.reason, set(told.fields)) == (
+        grpc.StatusCode.NOT_FOUND,
+        "MODEL_NOT_FOUND",
+        {expected},
+    )
+
+
+async def test_one_bad_image_leaves_the_others_of_its_batch_alone(
+    caller: Caller, backend: PixelBackend
+) -> None:
+    backend.seconds = 0.1
+    white = plain((255, 255, 255))
+    outputs = [pb.OUTPUT_PREDICTIONS]
+    calls = [
+        caller.analyze(image, outputs=outputs)
+        for image in [photo(), photo(), photo(), white, photo((0, 0, 250))]
+    ]
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    told = Refusal(results.pop(3))
+    assert (told.code, told.reason, set(told.fields)) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "IMAGE_REJECTED",
+        {"image"},
+    )
+    assert [answer.predictions[0].label for answer in results] == ["red", "red", "red", "blue"]
+
+
+async def test_no_captioner_means_no_captions_unless_asked_for() -> None:
+    async with calling(PixelBackend(CLASSIFIER)) as caller:
+        answer = await caller.analyze()
+        assert answer.predictions
+        assert not answer.captions
+        assert answer.graph_source == pb.GRAPH_SOURCE_PROPOSED
+        told = await refusal(caller.analyze(outputs=[pb.OUTPUT_CAPTIONS]))
+        assert (told.code, set(told.fields)) == (grpc.StatusCode.NOT_FOUND, {"outputs"})
+
+
+async def test_captioner_alone_needs_a_graph() -> None:
+    async with calling(PixelBackend(CAPTIONER)) as caller:
+        answer = await caller.analyze(graph=GRAPH)
+        assert answer.captions
+        assert not answer.predictions
+        told = await refusal(caller.analyze())
+        assert (told.code, set(told.fields)) == (grpc.StatusCode.INVALID_ARGUMENT, {"graph"})
+        told = await refusal(caller.analyze(graph=GRAPH, outputs=[pb.OUTPUT_PREDICTIONS]))
+        assert (told.code, set(told.fields)) == (grpc.StatusCode.NOT_FOUND, {"outputs"})
+
+
+async def test_lists_and_describes_models(caller: Caller) -> None:
+    models = (await caller.stub.ListModels(pb.ListModelsRequest())).models
+    assert [(model.name, model.version, model.ready) for model in models] == [
+        ("colours", "1", True),
+        ("words", "2", True),
+    ]
+    model = (await caller.stub.GetModel(pb.GetModelRequest(name="colours"))).model
+    assert model == models[0]
+    assert list(model.classes) == ["red", "green", "blue"]
+    assert model.attribution_methods[0].name == "brightness"
+    assert model.limits.max_graph_nodes == 100
+    assert model.card_json == CLASSIFIER.card_json
+    for request, field in (
+        (pb.GetModelRequest(name="nobody"), "name"),
+        (pb.GetModelRequest(), "name"),
+        (pb.GetModelRequest(name="words", version="1"), "version"),
+    ):
+        told = await refusal(caller.stub.GetModel(request))
+        assert (told.code, set(told.fields)) == (grpc.StatusCode.NOT_FOUND, {field})
+
+
+async def test_full_lane_says_when_to_come_back() -> None:
+    backend = PixelBackend(CLASSIFIER)
+    backend.seconds = 0.4
+    lane = LaneSettings(max_batch=1, first_estimate_s=0.4)
+    async with calling(backend, FacadeSettings(port=0, predict=lane)) as caller:
+        outputs = [pb.OUTPUT_PREDICTIONS]
+        running = [asyncio.create_task(caller.analyze(outputs=outputs)) for _ in range(4)]
+        await asyncio.sleep(0.2)
+        told = await refusal(caller.analyze(outputs=outputs, timeout=0.8))
+        assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "LANE_FULL")
+        assert told.retry_s is not None
+        assert 0 < told.retry_s < 3
+        await asyncio.gather(*running)
+
+
+async def test_slow_explanations_do_not_starve_predictions(backend: PixelBackend) -> None:
+    async with calling(backend) as caller:
+        backend.seconds = 0.3
+        explains = [asyncio.create_task(caller.analyze(outputs=[pb.OUTPUT_ATTRIBUTIONS])) for _ in range(12)]
+        await asyncio.sleep(0.1)
+        backend.seconds = 0.0
+        clock = asyncio.get_running_loop().time
+        start = clock()
+        await caller.analyze(outputs=[pb.OUTPUT_PREDICTIONS])
+        assert clock() - start < 0.2
+        await asyncio.gather(*explains)
+
+
+async def test_deadline_of_the_service_ends_a_call_without_one(backend: PixelBackend) -> None:
+    async with calling(backend, default_deadline_s=0.2) as caller:
+        backend.seconds = 1.0
+        told = await refusal(caller.stub.Analyze(pb.AnalyzeRequest(image=photo())))
+        assert (told.code, told.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+
+
+async def test_unforeseen_failure_is_opaque(
+    caller: Caller, backend: PixelBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend.broken = ValueError("the secret path /home/someone")
+    told = await refusal(caller.analyze())
+    assert (told.code, told.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert "secret" not in told.text
+    assert told.incident in told.text
+    assert told.incident in caplog.text
+    assert "the secret path" in caplog.text
+
+
+async def test_backend_failure_is_internal(caller: Caller, backend: PixelBackend) -> None:
+    backend.broken = BackendFailed("the handler failed")
+    told = await refusal(caller.analyze())
+    assert (told.code, told.reason) == (grpc.StatusCode.INTERNAL, "BACKEND_FAILED")
+
+
+async def test_message_beyond_all_limits_is_refused_and_the_service_goes_on(caller: Caller) -> None:
+    told = await refusal(caller.analyze(bytes(QUICK.max_message_bytes + 1)))
+    assert told.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (await caller.analyze()).predictions
