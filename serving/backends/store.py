@@ -13,7 +13,7 @@ def find_archives(folder: Path | str) -> tuple[tuple[Path, ModelInfo], ...]:
     """Check every `.mar` file of a folder, in order of their names.
 
     Raises:
-        StartFailed: no such folder, none in it, one of them cannot be used, or two hold the same model and version.
+        StartFailed: no such folder, none in it, an unusable one, or two of the same model and version.
     """
     folder = Path(folder)
     if not folder.is_dir():

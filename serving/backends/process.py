@@ -1,0 +1,316 @@
+"""Own a TorchServe: start it, keep it alive, stop it, and leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from saaa.errors import BackendUnavailable, DeadlineExceeded, OptionInvalid, SaaaError, StartFailed
+from saaa.work import ModelInfo, ModelKind
+from serving.backends import guard
+from serving.backends.launch import Launch, Ports, torchserve_home
+from serving.backends.store import find_archives
+from serving.backends.torchserve import TorchServeBackend
+from serving.java import find_java
+
+_PORT_ATTEMPTS = 4
+_LOOK_S = 0.1
+_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 30.0
+_STEADY_S = 60.0
+"""A TorchServe that lived so long starts again without delay."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchServeOptions:
+    """How to run TorchServe.
+
+    Raises:
+        OptionInvalid: a number outside its range.
+    """
+
+    classifier_workers: int = 2
+    """Worker processes of each EGDD model, at least 1. With two, a long explanation leaves one to predict."""
+    captioner_workers: int = 1
+    """Worker processes of each EGA model, at least 1."""
+    threads: int = 1
+    """torch's threads in each worker, at least 1."""
+    heap_mb: int = 1024
+    """Largest Java heap in MiB, at least 256."""
+    start_timeout_s: float = 300.0
+    """Seconds until all models must be ready."""
+    stop_timeout_s: float = 20.0
+    """Seconds that work in flight gets to finish when stopping; then it is killed."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("classifier_workers", 1),
+            ("captioner_workers", 1),
+            ("threads", 1),
+            ("heap_mb", 256),
+            ("start_timeout_s", 0),
+            ("stop_timeout_s", 0),
+        ):
+            if not getattr(self, name) >= least:
+                raise OptionInvalid(f"{name} is {getattr(self, name)}; give at least {least}.", field=name)
+
+
+class TorchServeProcess:
+    """A TorchServe of our own, with Java as direct child; an async context manager.
+
+    It serves every archive of a folder, on ports of 127.0.0.1 that stay the same. When Java dies, it is
+    started again, with growing delays. Everything it writes lies in one private temporary folder, which goes
+    with it, whoever dies first (`serving.backends.guard`). `TorchServeBackend` talks to it.
+
+    Args:
+        models_dir: folder of `.mar` archives.
+        options: how to run it.
+        progress: told what is being done, for people.
+    """
+
+    def __init__(
+        self,
+        models_dir: Path | str,
+        *,
+        options: TorchServeOptions | None = None,
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._models_dir = Path(models_dir)
+        self._options = options or TorchServeOptions()
+        self._progress = progress
+        self._models: tuple[tuple[Path, ModelInfo], ...] = ()
+        self._launch: Launch | None = None
+        self._java: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._lock: int | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+
+    @property
+    def inference_address(self) -> str:
+        """host:port of gRPC inference."""
+        return f"127.0.0.1:{self._launched.ports.inference}"
+
+    @property
+    def management_address(self) -> str:
+        """host:port of gRPC management."""
+        return f"127.0.0.1:{self._launched.ports.management}"
+
+    @property
+    def rest_address(self) -> str:
+        """host:port of HTTP inference."""
+        return f"127.0.0.1:{self._launched.ports.rest}"
+
+    @property
+    def run_dir(self) -> Path:
+        """The private folder, with `logs`."""
+        return self._launched.folder
+
+    @property
+    def pid(self) -> int | None:
+        """Java's process id; None while it is down."""
+        return self._java.pid if self._java is not None and self._java.poll() is None else None
+
+    async def start(self) -> None:
+        """Start Java and wait until every worker of every model can compute.
+
+        Raises:
+            StartFailed: no usable Java, TorchServe or archive, or a model does not load; it says why.
+        """
+        java = await asyncio.to_thread(find_java)
+        torchserve_home()
+        await asyncio.to_thread(find_archives, self._models_dir)
+        root = Path(tempfile.gettempdir())
+        for folder in await asyncio.to_thread(guard.sweep, root):
+            _log.warning("removed %s, which a TorchServe owner that died had left", folder)
+        folder, self._lock = guard.make_run_dir(root)
+        try:
+            self._guard = _start_guard(folder)
+            for attempt in range(_PORT_ATTEMPTS):
+                self._launch = Launch(
+                    folder=folder,
+                    java=java,
+                    ports=Ports.free(),
+                    threads=self._options.threads,
+                    heap_mb=self._options.heap_mb,
+                )
+                try:
+                    await self._start_once()
+                    break
+                except StartFailed:
+                    if attempt + 1 == _PORT_ATTEMPTS or not self._launch.port_taken():
+                        raise
+                    await self._kill()
+        except BaseException:
+            await asyncio.shield(self._clean())
+            raise
+        self._supervisor = asyncio.create_task(self._supervise())
+
+    async def stop(self) -> None:
+        """Let work in flight finish for `stop_timeout_s`, stop Java, and remove the run folder."""
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
+            self._supervisor = None
+        try:
+            if self._java is not None and self._java.poll() is None:
+                # To Java only: a worker that got the signal would drop what it computes.
+                self._java.terminate()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(_ended(self._java), self._options.stop_timeout_s)
+        finally:
+            await asyncio.shield(self._clean())
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @property
+    def _launched(self) -> Launch:
+        if self._launch is None:
+            raise BackendUnavailable("TorchServe has not been started.")
+        return self._launch
+
+    async def _start_once(self) -> None:
+        launch = self._launched
+        self._progress("starting TorchServe")
+        # Looked up at every start: what is in the folder may have changed since.
+        self._models = await asyncio.to_thread(find_archives, self._models_dir)
+        launch.prepare([path for path, _ in self._models])
+        with launch.logs()[0].open("wb") as log:
+            self._java = subprocess.Popen(
+                launch.command(),
+                cwd=launch.folder,
+                env=launch.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # A Ctrl-C in the terminal is ours to handle; Java would kill its workers in mid-work.
+                start_new_session=True,
+            )
+        backend = TorchServeBackend(self.inference_address, self.management_address)
+        try:
+            async with asyncio.timeout(self._options.start_timeout_s):
+                await self._wait_until_ready(backend)
+        except TimeoutError:
+            raise StartFailed(
+                f"TorchServe was not ready after {self._options.start_timeout_s:g} s: {launch.failure()}"
+            ) from None
+        finally:
+            await backend.close()
+
+    async def _wait_until_ready(self, backend: TorchServeBackend) -> None:
+        """Wait for the ports, for all workers, and for an answer of every model."""
+        wanted = {(info.name, info.version): self._workers(info) for _, info in self._models}
+        asked: set[tuple[str, str]] = set()
+        told = ""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            self._check_alive()
+            try:
+                states = {(s.name, s.version): s for s in await backend.states()}
+            except (BackendUnavailable, DeadlineExceeded):
+                continue
+            if missing := wanted.keys() - states.keys():
+                name, version = min(missing)
+                raise StartFailed(f"TorchServe cannot serve {name} {version}: {self._launched.failure()}")
+            for key, workers in wanted.items():
+                if workers > 1 and key not in asked:
+                    await backend.scale(*key, workers)
+                    asked.add(key)
+            ready = sum(min(states[key].ready, workers) for key, workers in wanted.items())
+            if (text := f"loading models: {ready} of {sum(wanted.values())} workers ready") != told:
+                self._progress(text)
+                told = text
+            if ready == sum(wanted.values()):
+                break
+        served = {(info.name, info.version): info.digest for info in await backend.describe()}
+        for _, info in self._models:
+            if served.get((info.name, info.version)) != info.digest:
+                raise StartFailed(
+                    f"TorchServe's {info.name} {info.version} is not the archive that it was given."
+                )
+        self._progress("TorchServe is ready")
+
+    def _check_alive(self) -> None:
+        launch, java = self._launched, self._java
+        if java is None or (code := java.poll()) is not None:
+            raise StartFailed(f"TorchServe ended with code {code} while it started: {launch.failure()}")
+        if reason := launch.load_failure():
+            raise StartFailed(f"A model does not load: {reason}")
+
+    def _workers(self, info: ModelInfo) -> int:
+        options = self._options
+        return options.classifier_workers if info.kind is ModelKind.EGDD else options.captioner_workers
+
+    async def _supervise(self) -> None:
+        """Start Java again whenever it dies."""
+        delay = _FIRST_BACKOFF_S
+        clock = asyncio.get_running_loop().time
+        while True:
+            started = clock()
+            if self._java is not None:
+                await _ended(self._java)
+                _log.error(
+                    "TorchServe ended with code %s: %s", self._java.returncode, self._launched.failure()
+                )
+            delay = _FIRST_BACKOFF_S if clock() - started > _STEADY_S else min(2 * delay, _LONGEST_BACKOFF_S)
+            await self._kill()
+            await asyncio.sleep(delay)
+            try:
+                await self._start_once()
+                _log.warning("TorchServe runs again")
+            except SaaaError as error:
+                _log.error("TorchServe does not start: %s", error)
+                await self._kill()
+
+    async def _kill(self) -> None:
+        """Kill Java and all workers, and reap Java."""
+        await asyncio.to_thread(guard.kill, self._launched.folder)
+        if self._java is not None:
+            self._java.kill()
+            await asyncio.to_thread(self._java.wait)
+            self._java = None
+
+    async def _clean(self) -> None:
+        """Leave nothing: kill what is left, remove the folder, dismiss the guard."""
+        if self._launch is not None:
+            await self._kill()
+        if self._guard is not None and self._guard.stdin is not None:
+            self._guard.stdin.close()  # it removes the folder now, if need be
+            await asyncio.to_thread(self._guard.wait)
+            self._guard = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _start_guard(folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", guard.__file__, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,
+    )
+
+
+async def _ended(process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        await asyncio.sleep(_LOOK_S)

@@ -1,0 +1,203 @@
+"""The one module that knows how TorchServe talks. It starts nothing: see `serving.backends.process`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from saaa import wire
+from saaa.errors import (
+    BackendFailed,
+    BackendUnavailable,
+    DeadlineExceeded,
+    InvalidInput,
+    ModelNotFound,
+    SaaaError,
+)
+from saaa.work import ItemResult, ModelInfo, WorkBatch
+from serving.backends.ts import inference_pb2, inference_pb2_grpc, management_pb2, management_pb2_grpc
+
+_MANAGEMENT_S = 5.0
+"""Management calls are answered by Java alone, without any worker."""
+_DESCRIBE_S = 20.0
+"""A describe call may wait for the batch that its worker is computing."""
+_ROOM = 64 * 1024
+"""For the names and framing around a message's payload."""
+_PAGE = 100
+_OPTIONS = [
+    ("grpc.max_send_message_length", wire.MAX_MESSAGE_BYTES + _ROOM),
+    ("grpc.max_receive_message_length", wire.MAX_MESSAGE_BYTES + _ROOM),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    # No keepalive pings: TorchServe answers them by closing the connection, with the calls in flight.
+]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelState:
+    """What TorchServe's frontend says of one version of a model."""
+
+    name: str
+    version: str
+    workers: int
+    """Worker processes, ready or not."""
+    ready: int
+    """Workers that can compute."""
+
+
+class TorchServeBackend:
+    """Sends batches to a running TorchServe; one request is one whole batch.
+
+    Args:
+        inference_address: host:port of TorchServe's gRPC inference service.
+        management_address: host:port of its gRPC management service.
+    """
+
+    name = "torchserve"
+
+    def __init__(self, inference_address: str, management_address: str) -> None:
+        self._address = inference_address
+        self._channels = [
+            grpc.aio.insecure_channel(address, options=_OPTIONS)
+            for address in (inference_address, management_address)
+        ]
+        self._inference = inference_pb2_grpc.InferenceAPIsServiceStub(self._channels[0])  # type: ignore[no-untyped-call]
+        self._management = management_pb2_grpc.ManagementAPIsServiceStub(self._channels[1])  # type: ignore[no-untyped-call]
+        self._known: dict[tuple[str, str], ModelInfo] = {}
+
+    async def states(self) -> tuple[ModelState, ...]:
+        """Ask the frontend about all models.
+
+        Raises:
+            BackendUnavailable: TorchServe cannot be reached.
+            BackendFailed: it answers with something else.
+        """
+        names: list[str] = []
+        token: int | None = 0
+        try:
+            while token is not None:
+                request = management_pb2.ListModelsRequest(limit=_PAGE, next_page_token=token)
+                page = json.loads((await self._management.ListModels(request, timeout=_MANAGEMENT_S)).msg)
+                names += [model["modelName"] for model in page["models"]]
+                token = int(page["nextPageToken"]) if page.get("nextPageToken") else None
+            answers = await asyncio.gather(*(self._state(name) for name in sorted(set(names))))
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error, "", _MANAGEMENT_S) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise BackendFailed(f"TorchServe at {self._address} answers oddly: {error!r}") from error
+        return tuple(state for states in answers for state in states)
+
+    async def describe(self) -> tuple[ModelInfo, ...]:
+        """See `Backend`. A model whose workers are down is described as it was last; archives that are
+        not saaa's are left out."""
+        known: dict[tuple[str, str], ModelInfo] = {}
+        for state in await self.states():
+            key = (state.name, state.version)
+            if state.ready:
+                try:
+                    known[key] = await self._describe(*key)
+                    continue
+                except SaaaError as error:
+                    _log.warning("TorchServe's model %s %s does not describe itself: %s", *key, error)
+            if key in self._known:
+                known[key] = self._known[key]
+        self._known = known
+        return tuple(known.values())
+
+    async def ready(self) -> frozenset[tuple[str, str]]:
+        """See `Backend`: the models with a worker that can compute."""
+        try:
+            return frozenset((s.name, s.version) for s in await self.states() if s.ready)
+        except (BackendUnavailable, DeadlineExceeded, ModelNotFound):
+            return frozenset()
+
+    async def run(self, batch: WorkBatch, *, timeout: float) -> list[ItemResult]:
+        """See `Backend`.
+
+        Raises:
+            InvalidInput: additionally, the batch is too large for one message.
+        """
+        header, pixels = wire.pack_batch(batch)
+        size = len(header) + len(pixels)
+        if size > wire.MAX_MESSAGE_BYTES:
+            raise InvalidInput(
+                f"The batch has {size} bytes; at most {wire.MAX_MESSAGE_BYTES} can be sent. Use fewer items."
+            )
+        answer = await self._predict(batch.model, batch.version, header, pixels, timeout)
+        return wire.unpack_results(answer, len(batch.items))
+
+    async def scale(self, name: str, version: str, workers: int) -> None:
+        """Ask for `workers` worker processes, at least 1, without waiting for them; raises as `states`."""
+        request = management_pb2.ScaleWorkerRequest(
+            model_name=name, model_version=version, min_worker=workers, max_worker=workers
+        )
+        try:
+            await self._management.ScaleWorker(request, timeout=_MANAGEMENT_S)
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error, name, _MANAGEMENT_S) from error
+
+    async def close(self) -> None:
+        """See `Backend`."""
+        for channel in self._channels:
+            await channel.close()
+
+    async def _state(self, name: str) -> list[ModelState]:
+        request = management_pb2.DescribeModelRequest(model_name=name, model_version="all")
+        answer: list[dict[str, Any]] = json.loads(
+            (await self._management.DescribeModel(request, timeout=_MANAGEMENT_S)).msg
+        )
+        return [
+            ModelState(
+                name=model["modelName"],
+                version=model["modelVersion"],
+                workers=len(model["workers"]),
+                ready=sum(worker["status"] == "READY" for worker in model["workers"]),
+            )
+            for model in answer
+        ]
+
+    async def _describe(self, name: str, version: str) -> ModelInfo:
+        answer = await self._predict(name, version, wire.pack_describe(), b"", _DESCRIBE_S)
+        info = wire.unpack_description(answer)
+        if (info.name, info.version) != (name, version):
+            raise BackendFailed(f"its archive holds {info.name} {info.version}.")
+        return info
+
+    async def _predict(self, name: str, version: str, header: bytes, pixels: bytes, timeout: float) -> bytes:
+        request = inference_pb2.PredictionsRequest(
+            model_name=name,
+            model_version=version,
+            input={wire.HEADER_KEY: header, wire.PIXELS_KEY: pixels},
+        )
+        try:
+            answer = await self._inference.Predictions(request, timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error, f"{name} {version}", timeout) from error
+        return bytes(answer.prediction)
+
+    def _error(self, error: grpc.aio.AioRpcError, model: str, timeout: float) -> SaaaError:
+        """Say what TorchServe means: its codes are unreliable, its texts tell the cases apart."""
+        code, text = error.code(), error.details() or ""
+        said = text.splitlines()[0] if text else code.name
+        if "Worker died" in text:
+            return BackendUnavailable(f"The worker of {model} died while it computed; it is started again.")
+        if "Model not found" in text or "Model version" in text or "does not exist" in text:
+            return ModelNotFound(f"TorchServe serves no {model}.", field="model")
+        if "has no worker" in text:
+            return BackendUnavailable(f"All workers of {model} are busy or down; try again shortly.")
+        if "Prediction failed" in text or "Out of resources" in text:
+            return BackendFailed(f"The handler of {model} failed ({said}); TorchServe's log has the details.")
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineExceeded(f"{model or 'TorchServe'} did not answer within {timeout:g} s.")
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+            return BackendUnavailable(f"TorchServe at {self._address} cannot be reached ({said}).")
+        return BackendFailed(f"TorchServe answered {code.name}: {said}")
