@@ -20,7 +20,7 @@ Targets = list[tuple[int, ...]]
 class Job:
     """One call of a method.
 
-    `inputs` is (B, 3, S, S), preprocessed. `choose` turns the logits (B, K) into the targets; it is a
+    `inputs` is (B, 3, S, S), preprocessed, without a graph. `choose` turns the logits (B, K) into the targets; it is a
     function because an image without targets gets its most probable class, which only the method's own
     forward tells.
     """
@@ -45,7 +45,7 @@ class Explained:
 
 
 class Method(Protocol):
-    """One attribution method. `run` is called with a frozen network in evaluation mode."""
+    """One attribution method. `run` is called with a frozen network in evaluation mode, gradients enabled."""
 
     name: str
     reference: str

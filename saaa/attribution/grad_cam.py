@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from saaa.attribution.base import Explained, Job, target_gradients
@@ -57,8 +56,7 @@ class GradCam:
         # The parameters are frozen and the inputs need no gradient, so the graph begins at the cut.
         handle = layer.module.register_forward_hook(cut)
         try:
-            with torch.enable_grad():
-                logits = job.classifier(job.inputs.detach())
+            logits = job.classifier(job.inputs)
         finally:
             handle.remove()
         targets = job.choose(logits.detach())

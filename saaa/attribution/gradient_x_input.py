@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from saaa.attribution.base import Explained, Job, target_gradients
@@ -25,15 +24,14 @@ class GradientXInput:
 
     def run(self, job: Job) -> Explained:
         """One forward, and one backward a target (shared by the images)."""
-        with torch.enable_grad():
-            pixels = job.inputs.detach().requires_grad_(True)
-            logits = job.classifier(pixels)
-            targets = job.choose(logits.detach())
-            return Explained(
-                logits=logits.detach(),
-                targets=targets,
-                maps=target_gradients(logits, pixels, targets, _product),
-            )
+        pixels = job.inputs.detach().requires_grad_(True)
+        logits = job.classifier(pixels)
+        targets = job.choose(logits.detach())
+        return Explained(
+            logits=logits.detach(),
+            targets=targets,
+            maps=target_gradients(logits, pixels, targets, _product),
+        )
 
 
 def _product(gradient: Tensor, pixels: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class IntegratedGradients:
 
     def run(self, job: Job) -> Explained:
         """One shared forward for the logits, then `steps` forwards and backwards a target."""
-        inputs, net = job.inputs.detach(), job.classifier
+        inputs, net = job.inputs, job.classifier
         with torch.no_grad():
             logits = net(inputs)
             neutral = net(torch.zeros_like(inputs[:1]))[0]
@@ -40,14 +40,13 @@ class IntegratedGradients:
         pairs = [(image, target) for image, chosen in enumerate(targets) for target in chosen]
         rows = torch.tensor([image for image, _ in pairs], dtype=torch.long)
         columns = torch.tensor([target for _, target in pairs], dtype=torch.long)
-        with torch.enable_grad():
-            shares = CaptumIntegratedGradients(net).attribute(
-                inputs[rows],
-                target=columns,
-                n_steps=job.steps,
-                method="gausslegendre",
-                internal_batch_size=max(ROWS_AT_ONCE, len(pairs)),
-            )
+        shares = CaptumIntegratedGradients(net).attribute(
+            inputs[rows],
+            target=columns,
+            n_steps=job.steps,
+            method="gausslegendre",
+            internal_batch_size=max(ROWS_AT_ONCE, len(pairs)),
+        )
         values = shares.detach().sum(dim=1)
         rise = (logits[rows, columns] - neutral[columns]).double()
         missing = (values.double().sum(dim=(1, 2)) - rise).abs()

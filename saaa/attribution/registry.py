@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -73,8 +74,10 @@ def attribute(
         best = logits.argmax(dim=1).tolist()
         return [indices or (best[image],) for image, indices in enumerate(wanted)]
 
-    with frozen(classifier):
-        made = chosen.run(Job(classifier=classifier, inputs=inputs, choose=choose, steps=steps))
+    # Gradients are computed whatever mode the caller is in.
+    with frozen(classifier), torch.inference_mode(False), torch.enable_grad():
+        usable = inputs.clone() if inputs.is_inference() else inputs.detach()
+        made = chosen.run(Job(classifier=classifier, inputs=usable, choose=choose, steps=steps))
     return Attributed(
         probabilities=made.logits.float().softmax(dim=1).cpu().numpy(),
         maps=[

@@ -1,0 +1,122 @@
+"""Checkpoints: whole or not at all, safe to read; random state; stopping by signal."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from saaa.errors import CheckpointError
+from training.checkpoint import graceful_stop, load_checkpoint, save_checkpoint
+from training.seeding import random_state, seed_everything, set_random_state
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    content = {"model": {"w": torch.arange(6.0).view(2, 3)}, "epoch": 3, "history": [{"loss": 0.5}]}
+    save_checkpoint(tmp_path / "a.pt", "egdd", content)
+    found = load_checkpoint(tmp_path / "a.pt", "egdd")
+    assert torch.equal(found["model"]["w"], content["model"]["w"])
+    assert found["history"] == [{"loss": 0.5}]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_failed_write_leaves_the_previous_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, "egdd", {"epoch": 1})
+
+    class Unwritable:
+        def __reduce__(self) -> Any:
+            raise RuntimeError("disk full")
+
+    with pytest.raises(CheckpointError, match="disk full"):
+        save_checkpoint(path, "egdd", {"epoch": 2, "bad": Unwritable()})
+    assert load_checkpoint(path, "egdd")["epoch"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="Cannot write"):
+        save_checkpoint(tmp_path / "none" / "a.pt", "egdd", {})
+
+
+class Bomb:
+    """Makes a file when it is unpickled by an unsafe reader."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.path,))
+
+
+def test_reading_refuses_what_is_not_a_checkpoint(tmp_path: Path) -> None:
+    path, trace = tmp_path / "a.pt", tmp_path / "executed"
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        load_checkpoint(path, "egdd")
+    for data in (b"", b"not a checkpoint", pickle.dumps(Bomb(trace)), pickle.dumps({"format": 1})):
+        path.write_bytes(data)
+        with pytest.raises(CheckpointError):
+            load_checkpoint(path, "egdd")
+    torch.save({"format": 1, "kind": "egdd", "bomb": Bomb(trace)}, path)
+    with pytest.raises(CheckpointError):
+        load_checkpoint(path, "egdd")
+    assert not trace.exists()
+    torch.save([1, 2], path)
+    with pytest.raises(CheckpointError, match="not a checkpoint of"):
+        load_checkpoint(path, "egdd")
+    save_checkpoint(path, "ega", {})
+    with pytest.raises(CheckpointError, match="but of `saaa-train ega`"):
+        load_checkpoint(path, "egdd")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError):
+        load_checkpoint(path, "ega")
+
+
+def draw() -> list[float]:
+    return [
+        random.random(),
+        random.gauss(0, 1),
+        float(np.random.rand()),
+        float(np.random.randn()),
+        float(torch.rand(())),
+    ]
+
+
+def test_random_state_survives_a_checkpoint(tmp_path: Path) -> None:
+    seed_everything(5)
+    draw()
+    save_checkpoint(tmp_path / "a.pt", "egdd", {"random": random_state()})
+    expected = [draw(), draw()]
+    seed_everything(6)
+    assert draw() != expected[0]
+    set_random_state(load_checkpoint(tmp_path / "a.pt", "egdd")["random"])
+    assert [draw(), draw()] == expected
+
+
+def test_seeding_repeats() -> None:
+    seed_everything(5)
+    first = draw()
+    seed_everything(5)
+    assert draw() == first
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_is_a_flag_second_acts(number: int) -> None:
+    before = signal.getsignal(number)
+    with graceful_stop() as stop:
+        assert not stop
+        os.kill(os.getpid(), number)
+        assert stop
+        assert stop.signal == number
+        assert signal.getsignal(number) is before
+    with graceful_stop():
+        pass
+    assert signal.getsignal(number) is before
