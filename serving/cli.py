@@ -27,7 +27,8 @@ def up(
     backend: Literal["torchserve", "local"] = "torchserve",
     host: str = "127.0.0.1",
     port: int = 50051,
-    workers: int = 1,
+    classifier_workers: int = 2,
+    captioner_workers: int = 1,
 ) -> int:
     """Serve all archives of a folder: starts the backend and the service, until it is told to stop.
 
@@ -36,12 +37,17 @@ def up(
         backend: "torchserve" starts TorchServe beside the service; "local" computes in this process.
         host: address to listen on.
         port: port to listen on; 0 picks a free one.
-        workers: TorchServe workers for each model.
+        classifier_workers: TorchServe's worker processes for each classifier; with two, an explanation never
+            stands in the way of a prediction.
+        captioner_workers: TorchServe's worker processes for each captioner.
     """
+    from serving.backends.process import TorchServeOptions
     from serving.run import run_up
     from serving.settings import FacadeSettings
 
-    return run_up(models, backend, FacadeSettings(host=host, port=port), workers=workers)
+    torchserve = TorchServeOptions(classifier_workers=classifier_workers, captioner_workers=captioner_workers)
+    settings = FacadeSettings(host=host, port=port)
+    return run_up(models, settings, torchserve=torchserve if backend == "torchserve" else None)
 
 
 def serve(
@@ -149,12 +155,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        return tyro.extras.subcommand_cli_from_dict(
+        code: int = tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog="saaa",
             description="Explainable image understanding as a service.",
             args=None if arguments is None else list(arguments),
         )
+        return code
     except SaaaError as error:
         print(f"saaa: {error.message}", file=sys.stderr)
         return UNUSABLE

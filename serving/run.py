@@ -3,36 +3,57 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from pathlib import Path
-from typing import Literal
 
 from saaa.errors import OptionInvalid
 from serving.backends.local import LocalBackend
-from serving.backends.process import TorchServeProcess
+from serving.backends.process import TorchServeOptions, TorchServeProcess
 from serving.backends.torchserve import TorchServeBackend
-from serving.server import Facade, serve, until_signal
+from serving.server import Facade, check_free, serve, until_signal
 from serving.settings import FacadeSettings
 
 
-def run_up(
-    models: Path, backend: Literal["torchserve", "local"], settings: FacadeSettings, *, workers: int = 1
-) -> int:
+def run_up(models: Path, settings: FacadeSettings, *, torchserve: TorchServeOptions | None) -> int:
     """Serve the archives of a folder until a signal.
+
+    Args:
+        models: folder of `.mar` archives.
+        settings: of the facade.
+        torchserve: how to run TorchServe; None computes in this process instead.
 
     Raises:
         StartFailed: the folder, an archive, Java or the port is not usable.
     """
-    work = (
-        _up_torchserve(models, settings, workers) if backend == "torchserve" else _up_local(models, settings)
-    )
-    asyncio.run(until_signal(work))
+    # Known now rather than after the models have been loaded.
+    check_free(settings)
+
+    async def work() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            if torchserve is None:
+                local = LocalBackend(models, progress=_tell)
+                await serve(Facade(await stack.enter_async_context(local), settings))
+            else:
+                process = TorchServeProcess(models, options=torchserve, progress=_tell)
+                await stack.enter_async_context(process)
+                backend = TorchServeBackend(process.inference_address, process.management_address)
+                await serve(Facade(backend, settings))
+
+    asyncio.run(until_signal(work()))
     return 0
 
 
 def run_serve(backend_address: str, management_address: str | None, settings: FacadeSettings) -> int:
-    """Serve in front of a running TorchServe until a signal."""
-    management = management_address or _next_port(backend_address)
+    """Serve in front of a running TorchServe until a signal.
+
+    Raises:
+        OptionInvalid: an address is no HOST:PORT.
+        StartFailed: the port is not usable.
+    """
+    host, port = _split(backend_address, "backend_address")
+    management = management_address or f"{host}:{port + 1}"
+    _split(management, "management_address")
 
     async def work() -> None:
         await serve(Facade(TorchServeBackend(backend_address, management), settings))
@@ -41,24 +62,13 @@ def run_serve(backend_address: str, management_address: str | None, settings: Fa
     return 0
 
 
-async def _up_torchserve(models: Path, settings: FacadeSettings, workers: int) -> None:
-    async with TorchServeProcess(models) as process:
-        backend = TorchServeBackend(process.inference_address, process.management_address)
-        await serve(Facade(backend, settings))
-
-
-async def _up_local(models: Path, settings: FacadeSettings) -> None:
-    async with LocalBackend(models, progress=_tell) as backend:
-        await serve(Facade(backend, settings))
-
-
-def _next_port(address: str) -> str:
+def _split(address: str, name: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or not port.isdecimal() or not 0 < int(port) < 65535:
         raise OptionInvalid(
-            f"{address!r} is no HOST:PORT; write for instance 127.0.0.1:7070.", field="backend_address"
+            f"{name} {address!r} is no HOST:PORT; write for instance 127.0.0.1:7070.", field=name
         )
-    return f"{host}:{int(port) + 1}"
+    return host, int(port)
 
 
 def _tell(text: str) -> None:

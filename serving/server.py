@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self
@@ -159,6 +160,21 @@ async def until_signal(work: Coroutine[Any, Any, None]) -> None:
             loop.remove_signal_handler(number)
 
 
+def check_free(settings: FacadeSettings) -> None:
+    """Raises `StartFailed` when the address cannot be listened on: for those who have dear work to do first."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            # An address with a listener can be bound on some systems, but not listened on.
+            probe.listen(1)
+    except OSError:
+        raise _cannot_listen(settings) from None
+
+
 def _listen(server: grpc.aio.Server, settings: FacadeSettings) -> int:
     address = _join(settings.host, settings.port)
     try:
@@ -166,11 +182,15 @@ def _listen(server: grpc.aio.Server, settings: FacadeSettings) -> int:
     except RuntimeError:
         port = 0
     if not port:
-        raise StartFailed(
-            f"Cannot listen on {address}: the port is in use or the address is not this machine's. "
-            "Choose another with --port (0 picks a free one) or --host."
-        )
+        raise _cannot_listen(settings)
     return port
+
+
+def _cannot_listen(settings: FacadeSettings) -> StartFailed:
+    return StartFailed(
+        f"Cannot listen on {_join(settings.host, settings.port)}: the port is in use or the address is not this "
+        "machine's. Choose another with --port (0 picks a free one) or --host."
+    )
 
 
 def _join(host: str, port: int) -> str:

@@ -1,0 +1,115 @@
+"""Health over real gRPC, while the backend comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from pixel_backend import CLASSIFIER, Caller, PixelBackend, calling
+
+from saaa.v1 import analysis_pb2 as pb
+
+SERVICE = "saaa.v1.AnalysisService"
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+PATIENT = 10.0
+
+
+async def health(caller: Caller, service: str = SERVICE) -> int:
+    stub = health_pb2_grpc.HealthStub(caller.channel)
+    return (await stub.Check(health_pb2.HealthCheckRequest(service=service))).status
+
+
+async def becomes(wanted: int, look: Callable[[], Awaitable[int]]) -> None:
+    async with asyncio.timeout(PATIENT):
+        while await look() != wanted:
+            await asyncio.sleep(0.01)
+
+
+async def test_serving_as_a_whole_by_service_and_by_model() -> None:
+    async with calling(PixelBackend()) as caller:
+        for name in ("", SERVICE, "model/colours", "model/words"):
+            assert await health(caller, name) == SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as unknown:
+            await health(caller, "model/nobody")
+        assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_outage_is_told_and_survived_without_a_restart() -> None:
+    backend = PixelBackend()
+    async with calling(backend) as caller:
+        assert (await caller.analyze()).predictions
+        backend.down = True
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await caller.analyze()
+        assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+        for name in ("", SERVICE, "model/words"):
+            await becomes(NOT_SERVING, lambda name=name: health(caller, name))
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await caller.analyze()
+        assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+        listed = (await caller.stub.ListModels(pb.ListModelsRequest())).models
+        assert [model.ready for model in listed] == [False, False]
+        backend.down = False
+        # What is served may have changed meanwhile.
+        backend.models = (replace(CLASSIFIER, version="2", digest="c" * 64),)
+        await becomes(SERVING, lambda: health(caller))
+        answer = await caller.analyze()
+        assert answer.provenance.classifier.archive_sha256 == "c" * 64
+        assert await health(caller, "model/words") == NOT_SERVING
+
+
+async def test_starts_before_its_backend() -> None:
+    backend = PixelBackend()
+    backend.down = True
+    async with calling(backend) as caller:
+        assert await health(caller, "") == NOT_SERVING
+        for call in (caller.analyze(), caller.stub.ListModels(pb.ListModelsRequest())):
+            with pytest.raises(grpc.aio.AioRpcError) as failure:
+                await call
+            assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+        # A wrong request is told all the same: trying again would not help it.
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await caller.analyze(b"no picture")
+        assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        backend.down = False
+        await becomes(SERVING, lambda: health(caller))
+        assert (await caller.analyze()).predictions
+
+
+async def test_watchers_hear_of_an_outage() -> None:
+    backend = PixelBackend()
+    async with calling(backend) as caller:
+        stub = health_pb2_grpc.HealthStub(caller.channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=SERVICE), timeout=PATIENT)
+        assert (await watch.read()).status == SERVING
+        backend.down = True
+        while (await watch.read()).status != NOT_SERVING:
+            pass
+        watch.cancel()
+
+
+async def reflected(caller: Caller) -> set[str]:
+    stub = reflection_pb2_grpc.ServerReflectionStub(caller.channel)
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    call = stub.ServerReflectionInfo(iter([request]))
+    response = await call.read()
+    call.cancel()
+    return {service.name for service in response.list_services_response.service}
+
+
+async def test_reflection_names_the_services() -> None:
+    async with calling(PixelBackend()) as caller:
+        assert {SERVICE, "grpc.health.v1.Health"} <= await reflected(caller)
+
+
+async def test_reflection_can_be_switched_off() -> None:
+    async with calling(PixelBackend(), reflection=False) as caller:
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await reflected(caller)
+        assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
