@@ -97,9 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Regenerate the protobuf stubs.")
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--check", action="store_true", help="write nothing; exit 1 when a stub is stale")
-    choice.add_argument(
-        "--baseline", action="store_true", help="write baseline.binpb from these protos"
-    )
+    choice.add_argument("--baseline", action="store_true", help="write baseline.binpb from these protos")
     options = parser.parse_args()
     if options.check:
         if names := stale():

@@ -18,8 +18,10 @@ from saaa.report.text import drawable, font, shorten, width, wrap
 
 PICTURE = 760
 """Longer side of the picture in the drawing, pixels."""
-_SIDE = 300
+_SIDE = 340
 """Width of the list beside the picture."""
+_NARROWEST = 1100
+"""The drawing is at least so wide, so that captions beside tall pictures need not break."""
 _TAG, _SMALL = 16, 14
 """Text sizes of names and of what goes with them."""
 _SMOOTH = 3
@@ -47,11 +49,11 @@ def draw_graph(image: NDArray[np.uint8], analysis: Analysis) -> Image.Image:
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     picture = _annotate(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS), analysis.graph, scale)
     side = _list(analysis)
-    total = MARGIN + size[0] + MARGIN + _SIDE + MARGIN
-    tables = draw_matrices(analysis, max(total, 900))
+    total = max(MARGIN + size[0] + MARGIN + _SIDE + MARGIN, _NARROWEST)
+    tables = draw_matrices(analysis, total)
     below = max(size[1], side.height) + 2 * MARGIN
     height = below + sum(table.height + MARGIN for table in tables)
-    canvas = Image.new("RGB", (max(total, 900), height), colors.PAPER)
+    canvas = Image.new("RGB", (total, height), colors.PAPER)
     canvas.paste(picture, (MARGIN, MARGIN))
     canvas.paste(side, (2 * MARGIN + size[0], MARGIN))
     for table in tables:
@@ -154,19 +156,17 @@ def _with_arrows(
 ) -> Image.Image:
     layer = Image.new("RGBA", (photo.width * _SMOOTH, photo.height * _SMOOTH), (*colors.PAPER, 0))
     draw = ImageDraw.Draw(layer)
+    # First all light casings, then all arrows: no casing cuts through another arrow's head.
+    for color, wide, grow in ((colors.PAPER, 7, 2.5), (colors.RELATION, 3, 0.0)):
+        for path in paths.values():
+            large = [(x * _SMOOTH, y * _SMOOTH) for x, y in path]
+            draw.line(large[:-2], fill=color, width=wide * _SMOOTH, joint="curve")
+            draw.polygon(_head(large, grow * _SMOOTH), fill=color)
     for link in graph.relationships:
-        if link.id not in paths:
-            continue
-        path = [(x * _SMOOTH, y * _SMOOTH) for x, y in paths[link.id]]
-        for color, wide, grow in ((colors.PAPER, 7, 2.5), (colors.RELATION, 3, 0.0)):
-            draw.line(path[:-2], fill=color, width=wide * _SMOOTH, joint="curve")
-            draw.polygon(_head(path, grow * _SMOOTH), fill=color)
-    for link in graph.relationships:
-        if link.id not in paths:
-            continue
-        x, y = paths[link.id][0]
-        for color, radius in ((colors.PAPER, 7), (styles[link.subject_id].color, 5)):
-            draw.circle((x * _SMOOTH, y * _SMOOTH), radius * _SMOOTH, fill=color)
+        if link.id in paths:
+            x, y = paths[link.id][0]
+            for color, radius in ((colors.PAPER, 7), (styles[link.subject_id].color, 5)):
+                draw.circle((x * _SMOOTH, y * _SMOOTH), radius * _SMOOTH, fill=color)
     layer = layer.resize(photo.size, Image.Resampling.BOX)
     return Image.alpha_composite(photo.convert("RGBA"), layer).convert("RGB")
 
@@ -218,10 +218,12 @@ def _list(analysis: Analysis) -> Image.Image:
     if graph.relationships:
         rows.append((25, []))
     for link in graph.relationships:
-        ends = [styles.get(key) for key in (link.subject_id, link.object_id)]
-        if ends[0] and ends[1]:
-            parts = [(ends[0].badge, ends[0], _TAG), (link.name, None, _TAG), (ends[1].badge, ends[1], _TAG)]
-            rows.append((28, parts))
+        ends = [styles[key] for key in (link.subject_id, link.object_id) if key in styles]
+        if len(ends) == 2:
+            first, second = (
+                [(end.badge, end, _TAG), (shorten(end.title, _TAG, 100), None, _TAG)] for end in ends
+            )
+            rows.append((28, [*first, (shorten(link.name, _SMALL, 90), None, _SMALL), *second]))
     canvas = Image.new("RGB", (_SIDE, sum(height for height, _ in rows)), colors.PAPER)
     draw = ImageDraw.Draw(canvas)
     top = 0

@@ -140,7 +140,7 @@ def _blend_panel(
     # Half the photograph's own colour stays: things are recognisable and the map's colours readable.
     base = 0.5 * pixels + 0.5 * grey
     strength = np.abs(2 * places - 1) if signed else places
-    opacity = ((0.12 if signed else 0.3) + (0.6 if signed else 0.36) * strength)[..., None]
+    opacity = ((0.12 if signed else 0.3) + (0.64 if signed else 0.44) * strength)[..., None]
     blend = base * (1 - opacity) + heat * opacity
     faded = 0.35 * grey + 0.65 * np.array(_UNSEEN)
     return _picture(np.where(seen[..., None], blend, faded))

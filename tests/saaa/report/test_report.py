@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import grpc
@@ -518,3 +520,11 @@ def test_an_entry_has_either_an_analysis_or_an_error():
 def test_stems_are_unique_and_safe():
     files = ["a.jpg", "x/a.png", "A.jpg", "a-2.jpg", "c:\\b.jpg", ".jpg", "w<h>y?.png", ""]
     assert unique_stems(files) == ["a", "a-2", "A-3", "a-2-2", "b", ".jpg", "w_h_y_", "photo"]
+
+
+def test_importing_the_report_loads_no_torch_and_no_plotting():
+    program = (
+        "import sys, saaa.report; print([m for m in ('torch', 'matplotlib', 'serving') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
