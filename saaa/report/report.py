@@ -68,8 +68,8 @@ def write_report(
 
 
 def unique_stems(files: Sequence[str]) -> list[str]:
-    """A file stem for each of `files`, no two alike even where case does not count."""
-    taken: set[str] = set()
+    """A file stem for each of `files`, no two alike even ignoring case, none a shared file's."""
+    taken = {"report", "result"}
     stems = []
     for file in files:
         stem = re.sub(r'[\x00-\x1f<>:"|?*]', "_", Path(file.replace("\\", "/")).stem)[:100] or "photo"

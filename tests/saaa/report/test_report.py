@@ -518,8 +518,8 @@ def test_an_entry_has_either_an_analysis_or_an_error():
 
 
 def test_stems_are_unique_and_safe():
-    files = ["a.jpg", "x/a.png", "A.jpg", "a-2.jpg", "c:\\b.jpg", ".jpg", "w<h>y?.png", ""]
-    assert unique_stems(files) == ["a", "a-2", "A-3", "a-2-2", "b", ".jpg", "w_h_y_", "photo"]
+    files = ["a.jpg", "x/a.png", "A.jpg", "a-2.jpg", "c:\\b.jpg", ".jpg", "w<h>y?.png", "", "result.png"]
+    assert unique_stems(files) == ["a", "a-2", "A-3", "a-2-2", "b", ".jpg", "w_h_y_", "photo", "result-2"]
 
 
 def test_importing_the_report_loads_no_torch_and_no_plotting():
