@@ -1,0 +1,1 @@
+"""Commands that measure: every figure in the documentation is printed by one of them."""
