@@ -228,8 +228,8 @@ class SceneGraph:
             ):
                 if end > limit:
                     raise SceneGraphError(
-                        f"the box of object {thing.id} ends at {start} = {end}, but the image is {limit} pixels "
-                        f"{word}; give boxes in pixels of the upright image and clip them to it",
+                        f"the box of object {thing.id} ends at {start} = {end}, but the image is {limit} "
+                        f"pixels {word}; give boxes in pixels of the upright image and clip them to it",
                         field=f"objects[{i}].box.{start if getattr(box, start) >= limit else size}",
                     )
 
