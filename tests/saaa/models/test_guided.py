@@ -1,0 +1,172 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from saaa import archive
+from saaa.errors import ArchiveError, OptionInvalid, SceneGraphError
+from saaa.models.captioner import Captioner, CaptionerConfig, Vocabulary
+from saaa.models.features import FeatureConfig, FeatureExtractor
+from saaa.models.guided import GuidedCaptioner
+from saaa.scene_graph import Box, Relationship, SceneGraph, SceneObject
+from saaa.work import CaptionOptions
+
+SIZE = 64
+WORDS = ("BOS", "EOS", "UNK", *(f"word{k}" for k in range(20)))
+
+
+def make(seed: int = 0) -> GuidedCaptioner:
+    torch.manual_seed(seed)
+    features = FeatureExtractor(FeatureConfig(architecture="test_efficientnet", input_size=SIZE, levels=(1, 2)))
+    config = CaptionerConfig(
+        vocabulary_size=len(WORDS),
+        region_size=features.region_size,
+        global_size=features.image_size,
+        width=16,
+        max_words=7,
+    )
+    captioner = Captioner(config)
+    for parameter in captioner.decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.6)
+    return GuidedCaptioner(features, captioner, Vocabulary(WORDS))
+
+
+@pytest.fixture(scope="module")
+def guided() -> GuidedCaptioner:
+    return make()
+
+
+def scene(objects: int, attributes: int, links: int, seed: int = 0):
+    """A role graph with random boxes inside the input."""
+    rng = np.random.default_rng(seed)
+    things = []
+    for k in range(objects):
+        x, y = (int(v) for v in rng.integers(0, 40, 2))
+        w, h = (int(v) for v in rng.integers(4, 24, 2))
+        things.append(SceneObject(k, f"thing {k}", Box(x, y, w, h), tuple(f"look {a}" for a in range(attributes))))
+    pairs = [(s, o) for s in range(objects) for o in range(objects) if s != o][:links]
+    return SceneGraph(tuple(things), tuple(Relationship(i, s, o, "near") for i, (s, o) in enumerate(pairs)))
+
+
+GRAPHS = [
+    scene(1, 0, 0).role_graph(),
+    scene(3, 1, 2, 1).role_graph(),
+    scene(2, 4, 0, 2).role_graph(),
+    scene(10, 0, 0, 3).role_graph(),
+    scene(4, 1, 9, 4).role_graph(),
+    scene(2, 0, 2, 5).role_graph(),
+    scene(1, 3, 0, 6).role_graph(),
+    scene(5, 0, 5, 7).role_graph(),
+]
+
+
+@pytest.fixture(scope="module")
+def pixels() -> torch.Tensor:
+    rng = np.random.default_rng(9)
+    return torch.from_numpy(rng.integers(0, 256, (8, SIZE, SIZE, 3), dtype=np.uint8))
+
+
+def test_eight_images_give_what_eight_calls_give(guided, pixels):
+    options = CaptionOptions(beam_width=3, count=2)
+    together = guided.caption(pixels, GRAPHS, options)
+    for k, graph in enumerate(GRAPHS):
+        alone = guided.caption(pixels[k : k + 1], [graph], options)[0]
+        assert [c.words for c in alone] == [c.words for c in together[k]]
+        for one, two in zip(alone, together[k], strict=True):
+            assert one.log_probability == pytest.approx(two.log_probability, rel=1e-5)
+            largest = np.abs(two.log_probabilities).max(initial=1e-9)
+            assert np.abs(one.log_probabilities - two.log_probabilities).max(initial=0) <= 1e-5 * largest
+            assert np.abs(one.node_weights - two.node_weights).max(initial=0) <= 1e-5
+
+
+def test_each_word_ties_to_the_nodes_of_its_own_graph(guided, pixels):
+    for graph, captions in zip(GRAPHS, guided.caption(pixels, GRAPHS, CaptionOptions(count=3)), strict=True):
+        assert 1 <= len(captions) <= 3
+        for caption in captions:
+            assert caption.node_weights.shape == (len(caption.words), len(graph.types))
+            assert np.allclose(caption.node_weights.sum(1), 1, atol=1e-5)
+            assert (caption.log_probabilities <= 0).all()
+            # The end marker's share is what the words leave of the whole.
+            assert caption.log_probability <= caption.log_probabilities.sum() + 1e-5
+            assert not set(caption.words) & {"BOS", "EOS", "UNK"}
+        scores = [caption.log_probability for caption in captions]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_the_graph_guides(guided, pixels):
+    """The same picture with other boxes, and with other edges, is captioned with other probabilities."""
+    options = CaptionOptions(beam_width=1)
+    graph = GRAPHS[1]
+    moved = graph.with_boxes(graph.boxes[::-1].copy())
+    unlinked = dataclasses.replace(graph, edges=graph.edges[:2])
+    first, *others = (guided.caption(pixels[:1], [g], options)[0][0].log_probability for g in (graph, moved, unlinked))
+    assert all(abs(first - other) > 1e-4 for other in others)
+
+
+def test_the_limit_on_words_is_kept(guided, pixels):
+    for limit in (1, 3):
+        found = guided.caption(pixels, GRAPHS, CaptionOptions(max_words=limit))
+        assert max(len(c.words) for captions in found for c in captions) <= limit
+    found = guided.caption(pixels, GRAPHS, CaptionOptions())
+    assert max(len(c.words) for captions in found for c in captions) <= 7
+
+
+def test_no_images_give_no_captions(guided, pixels):
+    assert guided.caption(pixels[:0], [], CaptionOptions()) == []
+
+
+def test_an_archive_gives_the_same_captions(guided, pixels, tmp_path):
+    path = tmp_path / "ega.mar"
+    archive.write(path, guided.to_archive("ega", "1.0", {"about": "test"}))
+    info = archive.info(path)
+    assert (info.vocabulary_size, info.max_nodes, info.max_words, info.input_size) == (23, 10, 7, SIZE)
+    again = GuidedCaptioner.from_archive(archive.read(path))
+    options = CaptionOptions(count=3)
+    for one, two in zip(guided.caption(pixels, GRAPHS, options), again.caption(pixels, GRAPHS, options), strict=True):
+        assert [c.words for c in one] == [c.words for c in two]
+        assert all(np.array_equal(a.node_weights, b.node_weights) for a, b in zip(one, two, strict=True))
+    assert not any(p.requires_grad for p in again.parameters())
+
+
+def damaged(whole, **changes):
+    return dataclasses.replace(whole, **changes)
+
+
+def test_an_archive_that_does_not_fit_is_refused(guided):
+    whole = guided.to_archive("ega", "1.0", {})
+    name = "captioner.decoder.query.weight"
+    missing = {key: value for key, value in whole.tensors.items() if key != name}
+    surplus = {**whole.tensors, "captioner.decoder.more": np.zeros(3, np.float32)}
+    reshaped = {**whole.tensors, name: np.zeros((3, 3), np.float32)}
+    for tensors in (missing, surplus, reshaped):
+        with pytest.raises(ArchiveError, match="usable captioner"):
+            GuidedCaptioner.from_archive(damaged(whole, tensors=tensors))
+    for key in ("vocabulary", "architecture", "preprocessing"):
+        config = {k: v for k, v in whole.config.items() if k != key}
+        with pytest.raises(ArchiveError, match="usable captioner"):
+            GuidedCaptioner.from_archive(damaged(whole, config=config))
+    short = {**whole.config, "vocabulary": list(WORDS[:-1])}
+    with pytest.raises(ArchiveError, match="vocabulary_size is 23 but must be 22"):
+        GuidedCaptioner.from_archive(damaged(whole, config=short))
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (CaptionOptions(beam_width=0), "caption.beam_width"),
+        (CaptionOptions(beam_width=11), "caption.beam_width"),
+        (CaptionOptions(beam_width=2, count=3), "caption.count"),
+        (CaptionOptions(max_words=51), "caption.max_words"),
+        (CaptionOptions(max_words=0), "caption.max_words"),
+    ],
+)
+def test_impossible_options_are_refused(guided, pixels, options, field):
+    with pytest.raises(OptionInvalid) as caught:
+        guided.caption(pixels[:1], GRAPHS[:1], options)
+    assert caught.value.field == field
+
+
+def test_a_graph_beyond_the_limit_is_refused(guided, pixels):
+    with pytest.raises(SceneGraphError, match="11 nodes; the captioner takes 1 to 10"):
+        guided.caption(pixels[:1], [scene(11, 0, 0).role_graph(20)], CaptionOptions())
