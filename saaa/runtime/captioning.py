@@ -42,9 +42,7 @@ class CaptionerRunner:
         if graph is None:
             raise SceneGraphError("A caption needs a scene graph; give one.", field="graph")
         if len(graph) > most:
-            raise SceneGraphError(
-                f"The graph has {len(graph)} nodes; the model takes at most {most}.", field="graph"
-            )
+            raise SceneGraphError(f"The graph has {len(graph)} nodes; the model takes at most {most}.", field="graph")
         if graph.boxes.min() < -_BOX_SLACK or graph.boxes.max() > self._info.input_size + _BOX_SLACK:
             raise SceneGraphError("A box lies outside the image.", field="graph.objects")
         return graph

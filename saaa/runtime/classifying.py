@@ -57,6 +57,5 @@ class ClassifierRunner:
             steps=batch.explain.steps,
         )
         return [
-            ItemResult(probabilities=row, maps=maps)
-            for row, maps in zip(made.probabilities, made.maps, strict=True)
+            ItemResult(probabilities=row, maps=maps) for row, maps in zip(made.probabilities, made.maps, strict=True)
         ]

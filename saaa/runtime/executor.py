@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from saaa import archive as archives
 from saaa.archive import Archive
 from saaa.errors import InvalidInput, OptionInvalid, SaaaError
+from saaa.runtime.lean import import_vision
 from saaa.scene_graph import RoleGraph
 from saaa.work import CaptionOptions, ItemError, ItemResult, ModelInfo, ModelKind, Work, WorkBatch, WorkItem
 
@@ -61,6 +62,7 @@ class Executor:
         self.info: ModelInfo = archive.info()
         """What the model says of itself."""
         self._threads = threads
+        import_vision()
         self._runner = _classifying(archive) if archive.kind is ModelKind.EGDD else _captioning(archive)
 
     @classmethod
@@ -111,9 +113,7 @@ class Executor:
     def _check_batch(self, batch: WorkBatch) -> None:
         info = self.info
         if (batch.model, batch.version) != (info.name, info.version):
-            raise InvalidInput(
-                f"The batch is for {batch.model} {batch.version}; this is {info.name} {info.version}."
-            )
+            raise InvalidInput(f"The batch is for {batch.model} {batch.version}; this is {info.name} {info.version}.")
         if batch.work not in self._runner.works:
             able = " and ".join(work.value for work in self._runner.works)
             raise OptionInvalid(
@@ -178,9 +178,7 @@ def _failure(error: Exception) -> ItemResult:
 def _select(batch: WorkBatch, indices: Sequence[int]) -> WorkBatch:
     if len(indices) == len(batch.items):
         return batch
-    return dataclasses.replace(
-        batch, pixels=batch.pixels[list(indices)], items=tuple(batch.items[i] for i in indices)
-    )
+    return dataclasses.replace(batch, pixels=batch.pixels[list(indices)], items=tuple(batch.items[i] for i in indices))
 
 
 def _checked(result: ItemResult) -> ItemResult:
