@@ -17,8 +17,8 @@ MAX_BLOCKS = 100_000
 """Blocks of a PNG or GIF; each costs the decoder a step in Python."""
 MAX_SEGMENTS = 1000
 """Segments of a JPEG; a colour profile and long EXIF data need a few hundred."""
-MAX_TAGS = 4096
-"""Tags of a TIFF page."""
+MAX_TAGS = 2**16
+"""Tags of a TIFF page; only a BigTIFF can claim more."""
 MAX_STRIPS = 2**17
 """Strips or tiles of a TIFF page."""
 MAX_RLE_PIXELS = 2**22

@@ -5,8 +5,10 @@ Pillow does the work; everything it raises becomes `ImageRejected` with a senten
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +45,7 @@ MAX_IMAGE_BYTES = 20 * 2**20
 """The largest encoded image in bytes."""
 MAX_IMAGE_PIXELS = 2**30 // 12
 """The largest image in pixels: a quarter GiB as RGB, the size from which Pillow warns of a bomb. Decoding
-one needs about 7 bytes a pixel, 11 when it must be turned."""
+takes 7 to 16 bytes a pixel at its peak, by format."""
 
 # Naming the plugins' classes registers just these formats, where Image.open alone would load every plugin.
 _FORMATS = tuple(
@@ -128,8 +130,6 @@ def decode(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.uin
         ImageRejected: the bytes are no such image, or damaged, cut off or too large.
     """
     with _opened(data, max_pixels) as (image, _):
-        # Somebody else in the process may have asked Pillow to accept cut-off files; here they are refused.
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
         image.load()
         _check_pixels(image.size, max_pixels)
         bits = _grey_bits(image)
@@ -213,54 +213,46 @@ def _centre(width: int, height: int, size: int, crop_fraction: float) -> Geometr
     return Geometry(x, y, size * steps[0], size * steps[1], size)
 
 
-class _opened:  # noqa: N801 - used like a function
-    """Opens an image by its header and turns whatever Pillow raises inside the block into `ImageRejected`."""
+@contextlib.contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[tuple[Image.Image, str]]:
+    """The image, opened by its header, and its format; what Pillow raises meanwhile becomes `ImageRejected`."""
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ImageRejected("give the image as bytes, the content of an image file")
+    if len(data) == 0:
+        raise ImageRejected("the image is empty; send the content of an image file")
+    if len(data) > MAX_IMAGE_BYTES:
+        raise ImageRejected(f"the image has {len(data)} bytes; send at most {MAX_IMAGE_BYTES}")
+    data = bytes(data)
+    if trap := find_trap(data):
+        raise ImageRejected(trap)
+    # Somebody else in the process may have asked Pillow to accept cut-off files; here they are refused.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    name = ""
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            name = "JPEG" if image.format == "MPO" else image.format or ""
+            _check_pixels(image.size, max_pixels)
+            yield image, name
+    except ImageRejected:
+        raise
+    except Exception as error:
+        # Pillow and the libraries below it raise nearly every exception type on damaged files.
+        raise ImageRejected(_reason(error, name, max_pixels)) from None
 
-    def __init__(self, data: bytes, max_pixels: int) -> None:
-        self._data = data
-        self._max_pixels = max_pixels
-        self._name = ""
 
-    def __enter__(self) -> tuple[Image.Image, str]:
-        if not isinstance(self._data, bytes | bytearray | memoryview):
-            raise ImageRejected("give the image as bytes, the content of an image file")
-        if len(self._data) == 0:
-            raise ImageRejected("the image is empty; send the content of an image file")
-        if len(self._data) > MAX_IMAGE_BYTES:
-            raise ImageRejected(f"the image has {len(self._data)} bytes; send at most {MAX_IMAGE_BYTES}")
-        self._data = bytes(self._data)
-        if trap := find_trap(self._data):
-            raise ImageRejected(trap)
-        try:
-            self._image = Image.open(io.BytesIO(self._data), formats=_FORMATS)
-            name = self._image.format or ""
-            self._name = "JPEG" if name == "MPO" else name
-            _check_pixels(self._image.size, self._max_pixels)
-        except Exception as error:
-            raise self._reason(error) from None
-        return self._image, self._name
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._image.close()
-        if isinstance(error, Exception):
-            raise self._reason(error) from None
-
-    def _reason(self, error: Exception) -> ImageRejected:
-        # Pillow and the libraries below it raise nearly every exception type on damaged files, with
-        # texts that are meant for programmers; the type says enough for the caller.
-        if isinstance(error, ImageRejected):
-            return error
-        if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-            return ImageRejected(f"the image is too large; send at most {self._max_pixels} pixels")
-        if isinstance(error, MemoryError):
-            return ImageRejected("the image needs too much memory; send a smaller one")
-        if not self._name:
-            return ImageRejected(
-                "the bytes are not a picture in an accepted format, or its header is damaged; "
-                "send JPEG, PNG, WebP, GIF, BMP or TIFF"
-            )
-        what = "is cut off" if "truncated" in str(error) or isinstance(error, EOFError) else "is damaged"
-        return ImageRejected(f"the {self._name} data {what}; send the complete file")
+def _reason(error: Exception, name: str, max_pixels: int) -> str:
+    """Pillow's texts are meant for programmers; its exception's type says enough for the caller."""
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"the image is too large; send at most {max_pixels} pixels"
+    if isinstance(error, MemoryError):
+        return "the image needs too much memory; send a smaller one"
+    if not name:
+        return (
+            "the bytes are not a picture in an accepted format, or its header is damaged; "
+            "send JPEG, PNG, WebP, GIF, BMP or TIFF"
+        )
+    what = "is cut off" if "truncated" in str(error) or isinstance(error, EOFError) else "is damaged"
+    return f"the {name} data {what}; send the complete file"
 
 
 def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:

@@ -70,9 +70,7 @@ def orientation(value: int) -> Image.Exif:
 
 @pytest.mark.parametrize("name", ["PNG", "BMP", "TIFF", "WEBP", "GIF", "JPEG"])
 def test_formats(name: str) -> None:
-    options: dict[str, Any] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95, "subsampling": 0}}.get(
-        name, {}
-    )
+    options: dict[str, Any] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95, "subsampling": 0}}.get(name, {})
     data = save(photo(), name, **options)
     for given_as in (data, bytearray(data), memoryview(data)):
         picture = decode(given_as)  # type: ignore[arg-type]
@@ -218,9 +216,7 @@ def test_refuses(data: Any, reason: str) -> None:
         assert "0x" not in caught.value.message
 
 
-@pytest.mark.parametrize(
-    "name", ["ICO", "PPM", "PCX", "TGA", "JPEG2000", "EPS", "AVIF", "ICNS", "SGI", "DDS"]
-)
+@pytest.mark.parametrize("name", ["ICO", "PPM", "PCX", "TGA", "JPEG2000", "EPS", "AVIF", "ICNS", "SGI", "DDS"])
 def test_refuses_other_formats(name: str) -> None:
     try:
         data = save(photo(64, 64), name)
@@ -302,7 +298,7 @@ SCAN = (p := save(photo(), "JPEG", progressive=True))[p.rfind(b"\xff\xda") : -2]
         b"GIF89a" + struct.pack("<HH", 8, 8) + bytes(100_100),
         b"BM" + struct.pack("<IHHIIiiHHI", 9, 0, 0, 54, 40, 9000, 9000, 1, 8, 1) + bytes(99),
         tiff([(256, 4, 1, 64), (257, 4, 1, 64), (273, 4, 200_000, 60)], bytes(800_000)),
-        tiff([(tag, 4, 1, 0) for tag in range(256, 256 + 5000)]),
+        b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 10**6) + bytes(99),
     ],
     ids=["segments", "padding", "scans", "chunks", "comment", "junk", "rle", "strips", "tags"],
 )
