@@ -21,9 +21,7 @@ def check_whole(value: object, path: str, low: int, high: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         raise SceneGraphError(f"give a whole number instead of {show(value)}", field=path)
     if not low <= value <= high:
-        raise SceneGraphError(
-            f"{show(value)} is out of range; give a whole number from {low} to {high}", field=path
-        )
+        raise SceneGraphError(f"{show(value)} is out of range; give a whole number from {low} to {high}", field=path)
 
 
 def check_name(name: object, path: str) -> None:
@@ -33,9 +31,7 @@ def check_name(name: object, path: str) -> None:
     if not name.strip():
         raise SceneGraphError("the name is empty; give one, or leave the item out", field=path)
     if len(name) > MAX_NAME:
-        raise SceneGraphError(
-            f"the name has {len(name)} characters; shorten it to at most {MAX_NAME}", field=path
-        )
+        raise SceneGraphError(f"the name has {len(name)} characters; shorten it to at most {MAX_NAME}", field=path)
     # A lone surrogate can stand in a Python or JSON string but in no UTF-8 message.
     if any("\ud800" <= c <= "\udfff" for c in name):
         raise SceneGraphError("the name is not valid Unicode text; encode it as UTF-8", field=path)
@@ -56,9 +52,7 @@ def read_items(
 def read_mapping(value: object, path: str) -> Mapping[str, Any]:
     """`value` as a JSON object."""
     if not isinstance(value, Mapping):
-        raise SceneGraphError(
-            f"give {path or 'the region'} as a JSON object instead of {show(value)}", field=path
-        )
+        raise SceneGraphError(f"give {path or 'the region'} as a JSON object instead of {show(value)}", field=path)
     return value
 
 

@@ -103,9 +103,7 @@ def _split(
     return mass, area
 
 
-def _cut(
-    spans: NDArray[np.float64], cells: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+def _cut(spans: NDArray[np.float64], cells: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
     """Cuts one axis of `cells` cells at the ends of `spans`, (objects, 2) in cells.
 
     Returns:

@@ -111,9 +111,7 @@ def _extent(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
-def _to_image(
-    mask: NDArray[np.bool_], shape: tuple[int, ...], region: Region, image_size: tuple[int, int]
-) -> Box:
+def _to_image(mask: NDArray[np.bool_], shape: tuple[int, ...], region: Region, image_size: tuple[int, int]) -> Box:
     top, bottom, left, right = _extent(mask)
     x, width = _span(region.x, region.width / shape[1], left, right, image_size[0])
     y, height = _span(region.y, region.height / shape[0], top, bottom, image_size[1])

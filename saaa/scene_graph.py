@@ -148,8 +148,7 @@ class SceneGraph:
                     )
             if link.subject_id == link.object_id:
                 raise SceneGraphError(
-                    f"relationship {link.id} relates object {link.subject_id} to itself; "
-                    "name two different objects",
+                    f"relationship {link.id} relates object {link.subject_id} to itself; name two different objects",
                     field=f"relationships[{i}].object_id",
                 )
 

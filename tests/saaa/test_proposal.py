@@ -18,9 +18,7 @@ SIZE = (140, 280)
 WHOLE = Geometry(0, 0, *SIZE, 224)
 
 
-def blobs(
-    *spots: tuple[float, float, float, float], shape: tuple[int, int] = (14, 14)
-) -> NDArray[np.float64]:
+def blobs(*spots: tuple[float, float, float, float], shape: tuple[int, int] = (14, 14)) -> NDArray[np.float64]:
     """A sum of round hills: row, column, radius, height."""
     y, x = np.mgrid[: shape[0], : shape[1]]
     hills = (h * np.exp(-((y - r) ** 2 + (x - c) ** 2) / (2 * s * s)) for r, c, s, h in spots)

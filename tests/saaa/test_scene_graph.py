@@ -50,14 +50,10 @@ boxes = st.builds(Box, *[st.integers(0, 999)] * 2, *[st.integers(1, 999)] * 2)
 @st.composite
 def graphs(draw: st.DrawFn) -> SceneGraph:
     ids = draw(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=6, unique=True))
-    objects = [
-        SceneObject(i, draw(names), draw(boxes), tuple(draw(st.lists(names, max_size=4)))) for i in ids
-    ]
+    objects = [SceneObject(i, draw(names), draw(boxes), tuple(draw(st.lists(names, max_size=4)))) for i in ids]
     pairs = [(a, b) for a in ids for b in ids if a != b]
     links = draw(st.lists(st.tuples(st.sampled_from(pairs), names), max_size=6)) if pairs else []
-    return SceneGraph(
-        tuple(objects), tuple(Relationship(k, a, b, name) for k, ((a, b), name) in enumerate(links))
-    )
+    return SceneGraph(tuple(objects), tuple(Relationship(k, a, b, name) for k, ((a, b), name) in enumerate(links)))
 
 
 def change(path: str, value: object = ...) -> dict[str, Any]:
@@ -96,11 +92,7 @@ def test_any_graph_survives_json(graph: SceneGraph, phrase: str) -> None:
 
 def test_optional_parts_and_whole_floats() -> None:
     graph = SceneGraph.from_region(
-        {
-            "objects": [
-                {"object_id": 1.0, "name": "a", "x": 1.0, "y": np.int64(2), "w": 3, "h": 4, "note": None}
-            ]
-        }
+        {"objects": [{"object_id": 1.0, "name": "a", "x": 1.0, "y": np.int64(2), "w": 3, "h": 4, "note": None}]}
     )
     assert graph == SceneGraph((SceneObject(1, "a", Box(1, 2, 3, 4)),))
     assert type(graph.objects[0].box.y) is int
