@@ -20,9 +20,9 @@ Targets = list[tuple[int, ...]]
 class Job:
     """One call of a method.
 
-    `inputs` is (B, 3, S, S), preprocessed, without a graph. `choose` turns the logits (B, K) into the targets; it is a
-    function because an image without targets gets its most probable class, which only the method's own
-    forward tells.
+    `inputs` is (B, 3, S, S), preprocessed, without a graph. `choose` turns the logits (B, K) into the
+    targets; it is a function because an image without targets gets its most probable class, which only the
+    method's own forward tells.
     """
 
     classifier: Classifier

@@ -75,11 +75,7 @@ class GradCam:
 def find_layer(net: nn.Module) -> Layer | None:
     """Choose where to cut the network; None when it is of an unknown build."""
     blocks, embed = getattr(net, "blocks", None), getattr(net, "patch_embed", None)
-    if (
-        embed is not None
-        and hasattr(embed, "grid_size")
-        and isinstance(blocks, nn.Sequential | nn.ModuleList)
-    ):
+    if embed is not None and hasattr(embed, "grid_size") and isinstance(blocks, nn.Sequential | nn.ModuleList):
         rows, columns = embed.grid_size
         prefix = int(getattr(net, "num_prefix_tokens", 0))
         return Layer(blocks[max(len(blocks) - 2, 0)], grid=(rows, columns), prefix_tokens=prefix)

@@ -36,8 +36,7 @@ class Attributed:
 def methods_for(classifier: Classifier) -> tuple[MethodInfo, ...]:
     """List the methods that can explain this classifier, its default first."""
     return tuple(
-        MethodInfo(name=m.name, cost_forwards=m.cost(classifier), reference=m.reference)
-        for m in _supported(classifier)
+        MethodInfo(name=m.name, cost_forwards=m.cost(classifier), reference=m.reference) for m in _supported(classifier)
     )
 
 
@@ -109,17 +108,13 @@ def _find(classifier: Classifier, name: str) -> Method:
     known = any(m.name == name for m in METHODS)
     problem = f"{classifier.config.architecture} does not support it" if known else "there is no such method"
     offer = ", ".join([AUTO_METHOD, *(m.name for m in supported)])
-    raise OptionInvalid(
-        f"Attribution method {name!r}: {problem}. Choose one of {offer}.", field="attribution.method"
-    )
+    raise OptionInvalid(f"Attribution method {name!r}: {problem}. Choose one of {offer}.", field="attribution.method")
 
 
 def _check_targets(targets: Sequence[Sequence[int]], *, images: int, classes: int) -> Targets:
     wanted = checked_targets(targets)
     if len(wanted) != images:
-        raise OptionInvalid(
-            f"{images} images need {images} lists of targets, not {len(wanted)}.", field="targets"
-        )
+        raise OptionInvalid(f"{images} images need {images} lists of targets, not {len(wanted)}.", field="targets")
     for indices in wanted:
         for index in indices:
             if not 0 <= index < classes:

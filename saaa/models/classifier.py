@@ -64,9 +64,7 @@ class ClassifierConfig:
                 field="crop_fraction",
             )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise OptionInvalid(
-                "mean and std need 3 numbers each, and those of std must be positive.", field="std"
-            )
+            raise OptionInvalid("mean and std need 3 numbers each, and those of std must be positive.", field="std")
 
 
 def check_architecture(name: str) -> None:
@@ -163,9 +161,7 @@ class Classifier(nn.Module):
                 ],
             },
             card=dict(card),
-            tensors={
-                key: value.detach().cpu().contiguous().numpy() for key, value in self.net.state_dict().items()
-            },
+            tensors={key: value.detach().cpu().contiguous().numpy() for key, value in self.net.state_dict().items()},
         )
 
     @classmethod
@@ -176,9 +172,7 @@ class Classifier(nn.Module):
             ArchiveError: the archive holds another kind of model, lacks a setting, or its weights do not fit.
         """
         if archive.kind is not ModelKind.EGDD:
-            raise ArchiveError(
-                f"Archive {archive.name!r} holds a model of kind {archive.kind.value}, not egdd."
-            )
+            raise ArchiveError(f"Archive {archive.name!r} holds a model of kind {archive.kind.value}, not egdd.")
         try:
             before = archive.config["preprocessing"]
             config = ClassifierConfig(
@@ -195,9 +189,7 @@ class Classifier(nn.Module):
             state = {key: torch.from_numpy(value.copy()) for key, value in archive.tensors.items()}
             classifier.net.load_state_dict(state)
         except (KeyError, TypeError, RuntimeError, OptionInvalid) as error:
-            raise ArchiveError(
-                f"Archive {archive.name!r} does not describe a usable classifier: {error}"
-            ) from error
+            raise ArchiveError(f"Archive {archive.name!r} does not describe a usable classifier: {error}") from error
         return classifier.eval().requires_grad_(False)
 
 

@@ -43,9 +43,7 @@ def test_help_needs_no_torch() -> None:
         "assert 'torch' not in sys.modules"
     )
     for arguments in (["--help"], ["egdd", "--help"], ["archive", "egdd", "--help"]):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert "--checkpoint" in done.stdout
 
@@ -93,8 +91,6 @@ def test_errors_are_one_line(
 
 
 def test_module_form() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "training", "nonsense"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "training", "nonsense"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "there is no job 'nonsense'" in done.stderr

@@ -63,15 +63,11 @@ def list_images(root: Path, classes: Sequence[str] | None = None) -> Listing:
         raise DataError(f"There is no folder {root}.")
     found = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if classes is None and len(found) < 2:
-        raise DataError(
-            f"{root} needs a folder for each of at least 2 classes; it has {len(found)}: {found}."
-        )
+        raise DataError(f"{root} needs a folder for each of at least 2 classes; it has {len(found)}: {found}.")
     names = tuple(found if classes is None else classes)
     unknown = sorted(set(found) - set(names))
     if unknown or not found:
-        raise DataError(
-            f"The class folders of {root} must be among {list(names)}; found {unknown or 'none'}."
-        )
+        raise DataError(f"The class folders of {root} must be among {list(names)}; found {unknown or 'none'}.")
     files: list[Path] = []
     labels: list[int] = []
     for name in found:
@@ -98,9 +94,7 @@ def find_splits(data_path: Path, *, val_fraction: float, seed: int) -> tuple[Lis
     for label, name in enumerate(train.classes):
         members = [i for i, own in enumerate(train.labels) if own == label]
         if len(members) < 2:
-            raise DataError(
-                f"Class {name!r} has one image; it needs 2, since {data_path} has no val/ folder."
-            )
+            raise DataError(f"Class {name!r} has one image; it needs 2, since {data_path} has no val/ folder.")
         count = min(max(1, round(val_fraction * len(members))), len(members) - 1)
         held.update(draw.sample(members, count))
     everything = range(len(train.files))
@@ -123,9 +117,7 @@ class Images:
     cache: dict[int, Pixels] = field(default_factory=dict)
 
     @classmethod
-    def load(
-        cls, listing: Listing, prepare: Callable[[Pixels], Pixels], *, what: str, cache_mb: int
-    ) -> Images:
+    def load(cls, listing: Listing, prepare: Callable[[Pixels], Pixels], *, what: str, cache_mb: int) -> Images:
         """Read and decode every image once.
 
         Raises:
@@ -185,9 +177,7 @@ def load_for_training(listing: Listing, input_size: int, *, cache_mb: int) -> Im
     return Images.load(listing, shrink, what="train", cache_mb=cache_mb)
 
 
-def load_for_evaluation(
-    listing: Listing, config: ClassifierConfig, *, what: str, cache_mb: int = 1024
-) -> Images:
+def load_for_evaluation(listing: Listing, config: ClassifierConfig, *, what: str, cache_mb: int = 1024) -> Images:
     """Load images as the served model sees them: `saaa.images.fit` is the one resize."""
 
     def as_served(pixels: Pixels) -> Pixels:

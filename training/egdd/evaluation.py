@@ -83,9 +83,7 @@ def settings_of(config: ClassifierConfig) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def predict(
-    classifier: Classifier, images: Images, *, batch_size: int, show: bool = False
-) -> NDArray[np.float32]:
+def predict(classifier: Classifier, images: Images, *, batch_size: int, show: bool = False) -> NDArray[np.float32]:
     """Give the logits, (images, classes); the classifier must be in evaluation mode."""
     device = next(classifier.parameters()).device
     starts = range(0, len(images), batch_size)
@@ -96,9 +94,7 @@ def predict(
     return torch.cat(parts).numpy()
 
 
-def measure(
-    logits: NDArray[np.float32], labels: NDArray[np.int64], classes: tuple[str, ...]
-) -> dict[str, Any]:
+def measure(logits: NDArray[np.float32], labels: NDArray[np.int64], classes: tuple[str, ...]) -> dict[str, Any]:
     """Compare predictions with the truth.
 
     Args:

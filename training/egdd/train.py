@@ -187,9 +187,7 @@ def _train_epoch(run: Run, log: Curves, stop: Stop) -> None:
         run.step += 1
         total, seen = total + value, seen + 1
         bar.set_postfix(loss=f"{total / seen:.3f}", refresh=False)
-        log.add(
-            global_step, {"train/loss": value, "train/lr": max(g["lr"] for g in run.optimizer.param_groups)}
-        )
+        log.add(global_step, {"train/loss": value, "train/lr": max(g["lr"] for g in run.optimizer.param_groups)})
         if stop:
             _save(run, "last.pt", resumable=True)
             raise KeyboardInterrupt
@@ -202,9 +200,7 @@ def _end_epoch(run: Run, log: Curves) -> None:
     result = run.result = _evaluate(run)
     row = run.history[-1]
     row.update(accuracy=result["accuracy"], loss=result["loss"])
-    log.add(
-        run.epoch * run.batches_an_epoch, {"val/accuracy": result["accuracy"], "val/loss": result["loss"]}
-    )
+    log.add(run.epoch * run.batches_an_epoch, {"val/accuracy": result["accuracy"], "val/loss": result["loss"]})
     if result["accuracy"] > run.best_accuracy:
         run.best_accuracy = result["accuracy"]
         _save(run, "best.pt", resumable=False)
@@ -232,9 +228,7 @@ def _save(run: Run, name: str, *, resumable: bool) -> None:
     content: dict[str, Any] = {
         "classifier": settings_of(run.classifier.config),
         "model": run.served.state_dict(),
-        "options": {
-            key: str(value) if isinstance(value, Path) else value for key, value in asdict(run.config).items()
-        },
+        "options": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(run.config).items()},
         "data": {
             "path": str(run.config.data_path),
             "train": {

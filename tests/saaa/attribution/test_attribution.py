@@ -103,7 +103,7 @@ def test_gradient_x_input_by_hand() -> None:
 
 
 def test_integrated_gradients_by_hand() -> None:
-    """For logits that are sums of cubes the share of a pixel is w x^3 / cells, exact with few Gauss points."""
+    """For logits that are sums of cubes a pixel's share is w x^3 / cells, exact with two Gauss points."""
     classifier = tiny(WEIGHT, lambda x: x**3)
     found = attribute(classifier, some_input(), [[0]], method="integrated_gradients", steps=2).maps[0][0]
     expected = np.zeros((16, 16), np.float32)
@@ -175,9 +175,7 @@ def test_batch_equals_one_by_one(classifier: Classifier, method: str) -> None:
 
 
 def test_maps_of_classes_differ(classifier: Classifier) -> None:
-    maps = attribute(classifier, make_inputs(classifier, 1), [[0, 1, 2, 3]], method="gradient_x_input").maps[
-        0
-    ]
+    maps = attribute(classifier, make_inputs(classifier, 1), [[0, 1, 2, 3]], method="gradient_x_input").maps[0]
     for a in range(4):
         for b in range(a):
             assert not np.allclose(maps[a].values, maps[b].values)

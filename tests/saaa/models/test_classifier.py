@@ -84,9 +84,7 @@ def test_preprocess_refuses_other_shapes_and_types(bad: torch.Tensor) -> None:
         make().preprocess(bad)
 
 
-@pytest.mark.parametrize(
-    ("architecture", "size"), [("test_efficientnet", 32), ("resnet10t", 48), ("test_vit", 64)]
-)
+@pytest.mark.parametrize(("architecture", "size"), [("test_efficientnet", 32), ("resnet10t", 48), ("test_vit", 64)])
 def test_archive_round_trip(architecture: str, size: int) -> None:
     before = make(architecture, size, resize="crop", crop_fraction=0.875)
     archive = before.to_archive("rooms", "1.0", {"note": "test"})
