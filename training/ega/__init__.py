@@ -5,6 +5,8 @@ Importing this package loads the options only; torch comes with the first call.
 
 from __future__ import annotations
 
+from typing import Any
+
 from training.ega.config import ArchiveConfig, EgaConfig, EvaluateConfig
 
 __all__ = ["ArchiveConfig", "EgaConfig", "EvaluateConfig", "archive", "evaluate", "run"]
@@ -17,11 +19,11 @@ def run(config: EgaConfig) -> None:
     train(config)
 
 
-def evaluate(config: EvaluateConfig) -> None:
-    """Measure a captioner; see `training.ega.evaluation.evaluate`."""
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Measure a captioner and give its figures; see `training.ega.evaluation.evaluate`."""
     from training.ega.evaluation import evaluate as evaluate_
 
-    evaluate_(config)
+    return evaluate_(config)
 
 
 def archive(config: ArchiveConfig) -> None:

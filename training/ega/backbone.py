@@ -38,8 +38,6 @@ def make_extractor(config: EgaConfig) -> FeatureExtractor:
         return extractor
     classifier = Classifier.from_archive(archive.read(config.backbone_archive))
     trained = classifier.config
-    extractor = FeatureExtractor(
-        replace(wanted, architecture=trained.architecture, mean=trained.mean, std=trained.std)
-    )
+    extractor = FeatureExtractor(replace(wanted, architecture=trained.architecture, mean=trained.mean, std=trained.std))
     extractor.load_backbone(classifier.net.state_dict())
     return extractor

@@ -62,9 +62,7 @@ class Mentions:
         return self.both / self.mentioned if self.mentioned else 1.0
 
 
-def count_mentions(
-    words: ObjectWords, captions: Sequence[Sequence[str]], names: Sequence[Iterable[str]]
-) -> Mentions:
+def count_mentions(words: ObjectWords, captions: Sequence[Sequence[str]], names: Sequence[Iterable[str]]) -> Mentions:
     """Compare captions (their words) with the object names of their graphs."""
     wanted = mentioned = both = 0
     for caption, objects in zip(captions, names, strict=True):

@@ -51,7 +51,6 @@ def train(config: EgaConfig) -> None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     seed_everything(config.seed)
-    config.output_dir.mkdir(parents=True, exist_ok=True)
     data = load_data(config)
     trainer = Trainer(config, data)
     if config.resume is not None:
@@ -79,6 +78,7 @@ class Data:
 
 def load_data(config: EgaConfig) -> Data:
     """Read the annotations, find the images, make or read the features."""
+    config.output_dir.mkdir(parents=True, exist_ok=True)
     skipped = Skipped()
     annotations = AnnotationFolder(config.annotations or config.data_path / "annotations")
     vocabulary = annotations.vocabulary()
@@ -108,9 +108,7 @@ def load_data(config: EgaConfig) -> Data:
     for split, captions in made.items():
         if captions.cut:
             print(f"{split}: {captions.cut} captions were cut to {config.max_tokens} tokens")
-    return Data(
-        extractor=extractor, vocabulary=vocabulary, train=made[config.train_set], val=made[config.val_set]
-    )
+    return Data(extractor=extractor, vocabulary=vocabulary, train=made[config.train_set], val=made[config.val_set])
 
 
 def standardised(raw: RegionFeatures, extractor: FeatureExtractor) -> RegionFeatures:
@@ -188,9 +186,7 @@ class Trainer:
         print(f"{line} ({time.monotonic() - begun:.1f} s)", flush=True)
         board.add(self.step, figures)
         self.history.append({"epoch": self.epoch, "step": self.step, **figures})
-        _write_json(
-            config.output_dir / "metrics.json", {"epochs": self.history, "best_epoch": self.best_epoch}
-        )
+        _write_json(config.output_dir / "metrics.json", {"epochs": self.history, "best_epoch": self.best_epoch})
         save_checkpoint(config.output_dir / "last.pt", "ega", self.content(figures) | self.progress())
 
     def train_on(self, rows: Tensor) -> tuple[float, int]:
@@ -217,9 +213,7 @@ class Trainer:
             # Early on the average follows quickly, so that it does not remember the random start.
             decay = min(config.ema, (1 + self.step) / (10 + self.step))
             with torch.no_grad():
-                torch._foreach_lerp_(
-                    list(self.average.parameters()), list(self.captioner.parameters()), 1 - decay
-                )
+                torch._foreach_lerp_(list(self.average.parameters()), list(self.captioner.parameters()), 1 - decay)
         return value, len(taught.targets)
 
     def rate(self, step: int) -> float:
