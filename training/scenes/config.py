@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from saaa.errors import OptionInvalid
 from training.scenes.classes import CLASSES
@@ -85,25 +86,25 @@ class ScenesConfig:
 
     def bias_for(self, label: str, *, confounded: bool) -> Bias:
         """What a training scene of a class is biased to: its own confound, and none of the other classes'."""
-        own = Bias()
-        walls, backdrops, things = set(), set(), set()
+        own: dict[str, Any] = {}
+        avoided: dict[str, set[Any]] = {"wall": set(), "backdrop": set(), "thing": set()}
         for other, kind in self.confounds().items():
-            cue = confound_cue(other, kind)
-            mine = other == label and confounded
+            cue: Any = confound_cue(other, kind)
+            field = {"colour": "wall", "backdrop": "backdrop", "object": "thing"}[kind]
             if kind == "colour":
-                wall = WALLS[int(cue)]
-                own, _ = (Bias(wall=wall), None) if mine else (own, walls.add(wall))
-            elif kind == "backdrop":
-                own, _ = (Bias(backdrop=cue), None) if mine else (own, backdrops.add(cue))
+                cue = WALLS[int(cue)]
+            if other == label and confounded:
+                own[field] = cue
             else:
-                own, _ = (Bias(thing=cue), None) if mine else (own, things.add(cue))
+                avoided[field].add(cue)
+        # Two classes may share a cue; what a scene must have it cannot avoid.
+        for field, cue in own.items():
+            avoided[field].discard(cue)
         return Bias(
-            wall=own.wall,
-            backdrop=own.backdrop,
-            thing=own.thing,
-            avoid_walls=frozenset(walls),
-            avoid_backdrops=frozenset(backdrops),
-            avoid_things=frozenset(things),
+            **own,
+            avoid_walls=frozenset(avoided["wall"]),
+            avoid_backdrops=frozenset(avoided["backdrop"]),
+            avoid_things=frozenset(avoided["thing"]),
         )
 
     def processes(self) -> int:

@@ -55,7 +55,7 @@ def plant(pen: Pen, look: Look) -> None:
 
 
 def basket(pen: Pen, look: Look) -> None:
-    pen.line(ellipse_points(0.2, 0.02, 0.8, 0.75)[14:28] + [(0.8, 0.38)], look.shade, 4)
+    pen.line([*ellipse_points(0.2, 0.02, 0.8, 0.75)[14:28], (0.8, 0.38)], look.shade, 4)
     pen.poly([(0.02, 0.38), (0.98, 0.38), (0.86, 1.0), (0.14, 1.0)], look.colour)
     for row in range(4):
         y = 0.46 + 0.14 * row

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 
 import numpy as np
@@ -147,14 +148,19 @@ def ellipse_points(x0: float, y0: float, x1: float, y1: float, count: int = 28) 
 
 def superellipse_points(x0: float, y0: float, x1: float, y1: float, bulge: float, count: int = 36) -> list[Point]:
     """Corners of a superellipse |x|^n + |y|^n = 1 with n = `bulge`, fitted into the rectangle."""
+    return [(x0 + (x1 - x0) * x, y0 + (y1 - y0) * y) for x, y in _unit_superellipse(bulge, count)]
+
+
+@lru_cache(maxsize=256)
+def _unit_superellipse(bulge: float, count: int) -> tuple[Point, ...]:
     points = []
     for k in range(count):
         angle = 2 * math.pi * k / count
         cos, sin = math.cos(angle), math.sin(angle)
         x = math.copysign(abs(cos) ** (2 / bulge), cos)
         y = math.copysign(abs(sin) ** (2 / bulge), sin)
-        points.append((x0 + (x1 - x0) * (x + 1) / 2, y0 + (y1 - y0) * (y + 1) / 2))
-    return points
+        points.append(((x + 1) / 2, (y + 1) / 2))
+    return tuple(points)
 
 
 def box_points(x0: float, y0: float, x1: float, y1: float) -> list[Point]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from random import Random
 
 import numpy as np
@@ -27,8 +28,8 @@ class Rendered:
     Attributes:
         image: uint8 (S, S, 3), RGB.
         labels: uint8 (S, S): id of the object seen at each pixel, 0 for the room.
-        touched: for each object id, bool (S, S): every pixel it drew on, soft edges and contact shadow included, whether
-            or not something else covers it later.
+        touched: for each object id, bool (S, S): every pixel it drew on, soft edges and contact shadow included,
+            whether or not something else covers it later.
         full: for each object id, the number of pixels its mask would have if nothing hid it.
     """
 
@@ -37,17 +38,30 @@ class Rendered:
     touched: dict[int, np.ndarray]
     full: dict[int, int]
 
+    @cached_property
+    def _boxes(self) -> dict[int, tuple[int, int, int, int]]:
+        rows, columns = np.nonzero(self.labels)
+        values = self.labels[rows, columns]
+        found = {}
+        for identity in self.full:
+            mine = values == identity
+            if mine.any():
+                ys, xs = rows[mine], columns[mine]
+                x, y = int(xs.min()), int(ys.min())
+                found[identity] = (x, y, int(xs.max()) - x + 1, int(ys.max()) - y + 1)
+        return found
+
+    @cached_property
+    def _counts(self) -> np.ndarray:
+        return np.bincount(self.labels.ravel(), minlength=256)
+
     def box(self, identity: int) -> tuple[int, int, int, int] | None:
         """Tight box (x, y, width, height) in pixels of what is seen of an object; None if nothing is."""
-        rows = np.flatnonzero((self.labels == identity).any(axis=1))
-        columns = np.flatnonzero((self.labels == identity).any(axis=0))
-        if not len(rows):
-            return None
-        return (int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1))
+        return self._boxes.get(identity)
 
     def visible(self, identity: int) -> float:
         """Fraction of an object's mask that is not hidden by others, 0..1."""
-        return float((self.labels == identity).sum()) / max(1, self.full[identity])
+        return int(self._counts[identity]) / max(1, self.full[identity])
 
 
 def paint_order(scene: Scene) -> list[Thing]:
@@ -63,7 +77,7 @@ def render(scene: Scene, size: int = 160) -> Rendered:
         scene: what to draw.
         size: width and height of the picture in pixels, at least 32.
     """
-    picture = draw_room(scene.room, size)
+    picture = draw_room(scene.room, size).copy()
     labels = np.zeros((size, size), dtype=np.uint8)
     touched: dict[int, np.ndarray] = {}
     full: dict[int, int] = {}
@@ -87,6 +101,7 @@ def render(scene: Scene, size: int = 160) -> Rendered:
     return Rendered(image=image, labels=labels, touched=touched, full=full)
 
 
+@lru_cache(maxsize=64)
 def _draw_thing(thing: Thing, size: int) -> tuple[Image.Image, int, int]:
     rng = Random(thing.seed)
     finish = next((word for word in thing.attributes if word in FINISHES), "wooden")
@@ -118,8 +133,8 @@ def evidence_masks(scene: Scene, size: int = 160) -> dict[int, np.ndarray]:
 def evidence_is_exact(scene: Scene, rendered: Rendered) -> bool:
     """Renders the scene again without each piece of evidence, and without all of it, and checks what the word promises.
 
-    True when every time the label flips and no pixel changes outside what the removed objects drew (mask, soft edge of a
-    pixel, contact shadow), and the scene has evidence at all.
+    True when every time the label flips and no pixel changes outside what the removed objects drew (mask, soft edge of
+    a pixel, contact shadow), and the scene has evidence at all.
     """
     evidence = evidence_of(scene)
     label = label_of(scene)

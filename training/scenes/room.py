@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from random import Random
 
 import numpy as np
@@ -47,8 +48,9 @@ def sample_room(rng: Random) -> Room:
     )
 
 
+@lru_cache(maxsize=2)
 def draw_room(room: Room, size: int) -> Image.Image:
-    """The empty room as an RGB picture of `size` x `size` pixels."""
+    """The empty room as an RGB picture of `size` x `size` pixels; it is kept, so copy it before drawing on it."""
     rng = Random(room.seed)
     full = size * SUPERSAMPLING
     horizon = round(room.horizon * full)
@@ -127,10 +129,19 @@ def light_up(picture: np.ndarray, room: Room) -> np.ndarray:
 
     Every pixel changes by itself: the light does not depend on the objects, so removing one changes nothing elsewhere.
     """
-    height, width = picture.shape[:2]
+    factors, noise = _light_and_noise(room, picture.shape[0], picture.shape[1])
+    lit = picture * factors
+    lit += noise
+    np.clip(np.rint(lit, out=lit), 0, 255, out=lit)
+    return np.asarray(lit, dtype=np.uint8)
+
+
+@lru_cache(maxsize=2)
+def _light_and_noise(room: Room, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Factors (H, W, 3) and additions (H, W, 1), float32; kept, since verifying the evidence draws a room again."""
     x = np.abs(np.linspace(0, 1, width, dtype=np.float32) - np.float32(room.light_x))
     y = np.linspace(0, 1, height, dtype=np.float32)
     shade = np.float32(room.light) * (1 - np.float32(room.falloff) * (0.7 * x[None, :] + 0.3 * y[:, None]))
-    lit = picture.astype(np.float32) * shade[..., None] * np.array(room.tint, dtype=np.float32)
+    factors = shade[..., None] * np.array(room.tint, dtype=np.float32)
     noise = np.random.default_rng(room.seed).standard_normal((height, width, 1), dtype=np.float32)
-    return np.clip(np.rint(lit + np.float32(room.noise) * noise), 0, 255).astype(np.uint8)
+    return factors, np.float32(room.noise) * noise

@@ -125,8 +125,8 @@ def relate(a: Thing, b: Thing) -> str | None:
     """The relationship of `a` to `b` by their places, as seen by the camera; None when nothing is worth saying.
 
     "on" comes from support or from standing on a rug; "above" and "under" join the wall with the floor below it;
-    "in front of" and "behind" need overlap and a different distance; "next to", "left of" and "right of" are for objects
-    of the same zone.
+    "in front of" and "behind" need overlap and a different distance; "next to", "left of" and "right of" are for
+    objects of the same zone.
     """
     if a.support == b.id:
         return "on"

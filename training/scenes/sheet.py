@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from training.scenes.classes import CLASSES
 
 CELL = 200
-TEXT = 42
-GAP = 8
+TEXT = 54
+GAP = 10
 INK, SOFT, ACCENT = (34, 38, 46), (104, 110, 122), (226, 60, 74)
 
 
@@ -34,19 +34,29 @@ def contact_sheet(world: Path, scenes: list[dict[str, Any]], columns: int = 4) -
         for label in CLASSES
     ]
     half = columns * (CELL + GAP) + GAP
-    row = CELL + TEXT + GAP + 26
-    sheet = Image.new("RGB", (2 * half + GAP, (len(CLASSES) + 1) // 2 * row + 2 * GAP), (250, 250, 248))
+    row = CELL + TEXT + GAP + 28
+    legend = 30
+    sheet = Image.new("RGB", (2 * half + GAP, (len(CLASSES) + 1) // 2 * row + legend + GAP), (250, 250, 248))
     draw = ImageDraw.Draw(sheet)
-    title, small = ImageFont.load_default(17), ImageFont.load_default(11)
+    title, small = ImageFont.load_default(19), ImageFont.load_default(13)
+    draw.line([(GAP, GAP + 9), (GAP + 22, GAP + 9)], ACCENT, 3)
+    draw.text((GAP + 30, GAP), "evidence: take one of these objects away and the class is gone", SOFT, font=small)
+    draw.rectangle([half + GAP, GAP, half + GAP + 20, GAP + 15], fill=(190, 194, 200), outline=(255, 255, 255))
+    draw.text(
+        (half + GAP + 30, GAP),
+        "boxes of the other objects; below each scene, a caption of one region",
+        SOFT,
+        font=small,
+    )
     for k, (label, group) in enumerate(zip(CLASSES, groups, strict=True)):
-        left, top = (k % 2) * (half + GAP) + GAP, (k // 2) * row + GAP
+        left, top = (k % 2) * (half + GAP) + GAP, (k // 2) * row + legend + GAP
         draw.text((left, top), label.replace("_", " "), INK, font=title)
         for column, scene in enumerate(group):
-            x, y = left + column * (CELL + GAP), top + 24
+            x, y = left + column * (CELL + GAP), top + 27
             sheet.paste(_cell(world, scene), (x, y))
             regions = json.loads((world / "annotations" / "regionfiles" / f"{scene['id']}.json").read_text())
             phrase = next(iter(regions.values()))["phrase"]
-            lines = textwrap.wrap(phrase, 36)[:3]
+            lines = textwrap.wrap(phrase, 31, max_lines=3, placeholder=" …")
             draw.multiline_text((x + 1, y + CELL + 3), "\n".join(lines), SOFT, font=small, spacing=2)
     return sheet
 

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -19,12 +18,12 @@ from typing import Any
 import numpy as np
 import PIL
 from PIL import Image
-from tqdm import tqdm
 
 from saaa.errors import DataError
+from training.progress import progress
 from training.scenes.classes import CLASSES, evidence_of
 from training.scenes.config import ScenesConfig, confound_cue
-from training.scenes.regions import choose_regions, graph_of
+from training.scenes.regions import Region, choose_regions, graph_of
 from training.scenes.renderer import evidence_is_exact
 from training.scenes.sampler import NO_BIAS, sample_scene
 from training.scenes.sheet import contact_sheet
@@ -133,25 +132,20 @@ def _write_world(config: ScenesConfig, folder: Path) -> dict[str, Any]:
     tasks = [(config, folder, *plan) for plan in plans]
     processes = config.processes()
     if processes == 1 or len(tasks) < SMALL_WORLD:
-        records = list(_progress(map(_write_scene, tasks), len(tasks)))
+        records = list(progress(map(_write_scene, tasks), "scenes", total=len(tasks), unit="scene"))
     else:
         # Fresh processes, not forks: the caller may already have threads of its own (torch, gRPC).
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            records = list(_progress(pool.map(_write_scene, tasks, chunksize=8), len(tasks)))
+            records = list(
+                progress(pool.map(_write_scene, tasks, chunksize=8), "scenes", total=len(tasks), unit="scene")
+            )
     words = _write_annotations(folder, records)
     with (folder / "scenes.jsonl").open("w") as lines:
         for record in records:
             lines.write(json.dumps(record["scene"], separators=(",", ":")) + "\n")
-    contact_sheet(folder, [record["scene"] for record in records]).save(folder / "contact_sheet.png", optimize=True)
+    contact_sheet(folder, [record["scene"] for record in records]).save(folder / "contact_sheet.png")
     regions = sum(len(record["regions"]) for record in records)
     return {"images": len(records), "regions": regions, "words": words, "digest": digest_of(folder)}
-
-
-def _progress(records: Iterator[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
-    watched = sys.stderr.isatty()
-    return iter(
-        tqdm(records, desc="scenes", total=total, unit="scene", mininterval=0.2 if watched else 10, leave=False)
-    )
 
 
 def _plans(config: ScenesConfig) -> Iterator[tuple[str, str, str]]:
@@ -174,7 +168,7 @@ def _write_scene(task: tuple[ScenesConfig, Path, str, str, str]) -> dict[str, An
         bias = config.bias_for(label, confounded=confounded)
         if confounded and kind is not None:
             confound = {"kind": kind, "cue": confound_cue(label, kind)}
-    regions = []
+    regions: list[Region] = []
     attempt = 0
     while len(regions) < config.regions:
         # A scene whose objects make too few captioned regions, or whose evidence fails the check, is drawn anew.
@@ -187,7 +181,7 @@ def _write_scene(task: tuple[ScenesConfig, Path, str, str, str]) -> dict[str, An
     picture = io.BytesIO()
     Image.fromarray(rendered.image).save(picture, "JPEG", quality=config.quality, subsampling=0)
     (folder / split / label / f"{image_id}.jpg").write_bytes(picture.getvalue())
-    Image.fromarray(rendered.labels).save(folder / "masks" / f"{image_id}.png", optimize=True)
+    Image.fromarray(rendered.labels).save(folder / "masks" / f"{image_id}.png")
     files = {str(int(image_id) * 10 + k + 1): region for k, region in enumerate(regions)}
     _dump(
         folder / "annotations" / "regionfiles" / f"{image_id}.json",

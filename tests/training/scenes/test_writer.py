@@ -1,0 +1,141 @@
+"""The world on disk: formats, truth, reproducibility, confounds."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from saaa.errors import DataError, OptionInvalid
+from saaa.scene_graph import SceneGraph
+from training.scenes import CLASSES, ScenesConfig, Summary, run, writer
+from training.scenes.room import WALLS
+
+SMALL = {"train": 24, "val": 6, "test": 6, "size": 96}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes") / "world"
+    run(ScenesConfig(output_dir=folder, workers=1, **SMALL))
+    return folder
+
+
+def scenes_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "scenes.jsonl").read_text().splitlines()]
+
+
+def test_scenes_and_masks(world: Path) -> None:
+    scenes = scenes_of(world)
+    assert len(scenes) == 36
+    assert len({scene["id"] for scene in scenes}) == 36
+    assert Counter(s["class"] for s in scenes if s["split"] == "train") == dict.fromkeys(CLASSES, 2)
+    for scene in scenes:
+        assert scene["file"] == f"{scene['split']}/{scene['class']}/{scene['id']}.jpg"
+        assert Image.open(world / scene["file"]).size == (96, 96)
+        labels = np.asarray(Image.open(world / "masks" / f"{scene['id']}.png"))
+        assert labels.dtype == np.uint8
+        graph = SceneGraph.from_region({**scene, "phrase": ""}, image_size=(96, 96))
+        assert set(np.unique(labels)) - {0} == {item.id for item in graph.objects}
+        for item in graph.objects:
+            rows, columns = np.nonzero(labels == item.id)
+            tight = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+            assert item.box.ltrb() == tight
+        assert scene["evidence"]
+        assert scene["confound"] is None
+
+
+def test_published_formats(world: Path) -> None:
+    annotations = world / "annotations"
+    words = np.load(annotations / "int2word.npy", allow_pickle=False)
+    assert list(words[:3]) == ["BOS", "EOS", "UNK"]
+    assert json.loads((annotations / "word2int.json").read_text()) == {word: k for k, word in enumerate(words)}
+    for split, name, count in (("train", "trn", 24), ("val", "val", 6), ("test", "val_sub", 6)):
+        names = np.load(annotations / "public_split" / f"{name}_names.npy", allow_pickle=False)
+        assert list(names) == [f"{s['id']}.jpg" for s in scenes_of(world) if s["split"] == split]
+        pairs = np.load(annotations / "regionfiles" / f"{name}_names.npy", allow_pickle=False)
+        assert pairs.shape == (2 * count, 2)
+        captions = json.loads((annotations / f"cleaned_{name}_region_descriptions.json").read_text())
+        for image_id, region_id in pairs:
+            region = json.loads((annotations / "regionfiles" / f"{image_id}.json").read_text())[region_id]
+            graph = SceneGraph.from_region(region, image_size=(96, 96))
+            assert len(graph.role_graph().types) == len(graph.nodes()) <= 10
+            texts = captions[image_id][region_id]
+            assert len(texts) >= 5
+            assert region["phrase"] == texts[0]
+            assert all(item.name in text.split() for item in graph.objects for text in texts)
+            if name == "trn":
+                assert all(word in words for text in texts for word in text.split())
+
+
+def test_any_number_of_workers_gives_the_same_bytes(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "SMALL_WORLD", 1)
+    made = run(ScenesConfig(output_dir=tmp_path / "world", workers=2, **SMALL))
+    assert made.digest == json.loads((world / "world.json").read_text())["digest"] == writer.digest_of(world)
+    assert (world / "contact_sheet.png").read_bytes() == (tmp_path / "world" / "contact_sheet.png").read_bytes()
+    assert not [path for path in tmp_path.iterdir() if path.name != "world"]
+
+
+def test_reuse_replace_refuse(world: Path, tmp_path: Path) -> None:
+    before = (world / "world.json").stat().st_mtime_ns
+    again = run(ScenesConfig(output_dir=world, workers=2, **SMALL))
+    assert again.reused
+    assert (again.images, again.regions) == (36, 72)
+    assert (world / "world.json").stat().st_mtime_ns == before
+
+    small = ScenesConfig(output_dir=tmp_path / "w", train=1, val=1, test=1, size=64)
+    first = run(small)
+    other = run(ScenesConfig(output_dir=tmp_path / "w", train=1, val=1, test=1, size=64, seed=1))
+    assert isinstance(other, Summary)
+    assert not other.reused
+    assert other.digest != first.digest
+    precious = tmp_path / "photos"
+    precious.mkdir()
+    (precious / "me.jpg").write_text("x")
+    with pytest.raises(DataError, match="not a world"):
+        run(ScenesConfig(output_dir=precious, train=1, val=1, test=1))
+    assert (precious / "me.jpg").read_text() == "x"
+
+
+@pytest.mark.parametrize("kind", ["colour", "backdrop", "object"])
+def test_confounds_are_in_training_only(tmp_path: Path, kind: str) -> None:
+    config = ScenesConfig(output_dir=tmp_path / kind, confound=(f"kitchen={kind}",), **SMALL)
+    run(config)
+    scenes = scenes_of(tmp_path / kind)
+    marked = [s for s in scenes if s["confound"]]
+    assert {(s["split"], s["class"]) for s in marked} == {("train", "kitchen")}
+    assert len(marked) == 2
+    cue = marked[0]["confound"]["cue"]
+    if kind == "object":
+        having = [s for s in scenes if s["split"] == "train" and cue in {item["name"] for item in s["objects"]}]
+        assert {s["class"] for s in having} == {"kitchen"}
+        assert len(having) == 2
+
+
+def test_the_cue_of_a_colour_is_kept_from_other_classes() -> None:
+    config = ScenesConfig(confound=("kitchen=colour", "office=backdrop"))
+    kitchen, office = (config.bias_for(label, confounded=True) for label in ("kitchen", "office"))
+    assert kitchen.wall in WALLS
+    assert office.wall is None
+    assert kitchen.wall in office.avoid_walls
+    assert office.backdrop in kitchen.avoid_backdrops
+    assert config.bias_for("kitchen", confounded=False).wall is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"train": 0}, {"size": 8}, {"confound": ("kitchen",)}, {"confound": ("moon=colour",)}, {"workers": -1},
+        {"confound": ("kitchen=colour", "kitchen=object")}, {"confound_strength": 0.0}, {"quality": 100},
+        {"regions": 1},
+    ],
+)  # fmt: skip
+def test_bad_options(options: dict) -> None:
+    with pytest.raises(OptionInvalid):
+        ScenesConfig(**options)
