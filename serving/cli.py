@@ -7,6 +7,7 @@ imported when it runs, so that `saaa --help` is quick.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -153,6 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    # gRPC's core writes lines of its own to standard error; what matters is said by the errors it raises.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         code: int = tyro.extras.subcommand_cli_from_dict(

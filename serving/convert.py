@@ -1,4 +1,7 @@
-"""Between the contract's messages and plain dataclasses. Reading never raises: faults become the request's violations."""
+"""Between the contract's messages and plain dataclasses.
+
+Reading never raises: what is wrong becomes the request's violations, told together with what the models' limits show.
+"""
 
 from __future__ import annotations
 

@@ -104,6 +104,11 @@ class Lane:
         return sum(self._places.values())
 
     @property
+    def gathered(self) -> int:
+        """Items that could leave now: admitted, decoded and not yet at the backend."""
+        return sum(map(len, self._queues.values()))
+
+    @property
     def in_flight(self) -> int:
         """Batches at the backend."""
         return len(self._flights)
@@ -249,9 +254,7 @@ class Lane:
                 if not job.future.done():
                     job.future.set_result(result)
         except (TimeoutError, DeadlineExceeded):
-            error = BackendUnavailable(
-                f"The backend did not answer within {self._settings.batch_timeout_s:g} s."
-            )
+            error = BackendUnavailable(f"The backend did not answer within {self._settings.batch_timeout_s:g} s.")
             for job in jobs:
                 job.fail(error)
         except asyncio.CancelledError:
@@ -307,9 +310,7 @@ class Place:
             async with asyncio.timeout_at(self.deadline):
                 return await job.future
         except TimeoutError:
-            raise DeadlineExceeded(
-                "The deadline passed before the answer was there; allow more time."
-            ) from None
+            raise DeadlineExceeded("The deadline passed before the answer was there; allow more time.") from None
         finally:
             self.release()
 

@@ -236,7 +236,7 @@ def _targets(
         if index is None or index >= len(classifier.classes):
             violations.add(
                 OptionInvalid(
-                    f"The model {classifier.name} has no class {ascii(text[:64])}; use one of its "
+                    f"The model {classifier.name} has no class {text[:64]!a}; use one of its "
                     f"{len(classifier.classes)} class names (GetModel lists them) or an index from 0.",
                     field=f"attribution.classes[{place}]",
                 )
@@ -256,7 +256,7 @@ def _explain_options(
     violations.check(
         method in names or wanted.method == AUTO_METHOD,
         "attribution.method",
-        f"The model {classifier.name} offers no method {ascii(method[:64])}; "
+        f"The model {classifier.name} offers no method {method[:64]!a}; "
         f"use {', '.join([AUTO_METHOD, *names])}.",
     )
     steps = wanted.steps if method in STEPPED_METHODS else ExplainOptions().steps

@@ -65,9 +65,7 @@ def run_serve(backend_address: str, management_address: str | None, settings: Fa
 def _split(address: str, name: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65535:
-        raise OptionInvalid(
-            f"{name} {address!r} is no HOST:PORT; write for instance 127.0.0.1:7070.", field=name
-        )
+        raise OptionInvalid(f"{name} {address!r} is no HOST:PORT; write for instance 127.0.0.1:7070.", field=name)
     return host, int(port)
 
 

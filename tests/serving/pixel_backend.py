@@ -121,9 +121,7 @@ def _answer(batch: WorkBatch, pixels: np.ndarray, item: WorkItem) -> ItemResult:
     for target in item.targets or (int(probabilities.argmax()),):
         cells = pixels[..., target].reshape(4, SIZE // 4, 4, SIZE // 4).mean((1, 3)).astype(np.float32)
         gap = 0.01 if batch.explain.method == "integrated_gradients" else None
-        maps.append(
-            AttributionMap(target=target, method=batch.explain.method, values=cells, completeness_gap=gap)
-        )
+        maps.append(AttributionMap(target=target, method=batch.explain.method, values=cells, completeness_gap=gap))
     return ItemResult(probabilities=probabilities, maps=tuple(maps))
 
 
@@ -168,9 +166,7 @@ class Caller:
         self.channel = channel
         self.stub: Any = AnalysisServiceStub(channel)
 
-    async def analyze(
-        self, image: bytes | None = None, timeout: float = 20, **fields: Any
-    ) -> pb.AnalyzeResponse:
+    async def analyze(self, image: bytes | None = None, timeout: float = 20, **fields: Any) -> pb.AnalyzeResponse:
         request = pb.AnalyzeRequest(image=photo() if image is None else image, **fields)
         return await self.stub.Analyze(request, timeout=timeout)
 

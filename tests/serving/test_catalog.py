@@ -3,11 +3,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from pixel_backend import CAPTIONER, CLASSIFIER
 
 from saaa.errors import BackendUnavailable, ModelNotFound
 from saaa.work import ModelKind
 from serving.catalog import Catalog
+from tests.serving.pixel_backend import CAPTIONER, CLASSIFIER
 
 
 def catalog(*versions: str) -> Catalog:

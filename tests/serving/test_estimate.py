@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,5 +37,5 @@ def test_more_items_never_take_less_and_never_negative_time(batches: list[tuple[
     for items, seconds in batches:
         times.add(items, seconds)
     estimates = [times.estimate(items) for items in range(1, 20)]
-    assert all(later >= sooner - 1e-9 for sooner, later in zip(estimates, estimates[1:], strict=False))
+    assert all(later >= sooner - 1e-9 for sooner, later in itertools.pairwise(estimates))
     assert estimates[0] >= -1e-9

@@ -10,9 +10,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from pixel_backend import CLASSIFIER, Caller, PixelBackend, calling
 
 from saaa.v1 import analysis_pb2 as pb
+from tests.serving.pixel_backend import CLASSIFIER, Caller, PixelBackend, calling
 
 SERVICE = "saaa.v1.AnalysisService"
 SERVING = health_pb2.HealthCheckResponse.SERVING

@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from pixel_backend import (
+
+import saaa
+from saaa.errors import BackendFailed
+from saaa.v1 import analysis_pb2 as pb
+from saaa.work import Work
+from serving.settings import FacadeSettings, LaneSettings
+from tests.serving.pixel_backend import (
     CAPTIONER,
     CLASSIFIER,
     QUICK,
@@ -24,12 +30,6 @@ from pixel_backend import (
     plain,
     thing,
 )
-
-import saaa
-from saaa.errors import BackendFailed
-from saaa.v1 import analysis_pb2 as pb
-from saaa.work import Work
-from serving.settings import FacadeSettings, LaneSettings
 
 
 @pytest.fixture
@@ -76,9 +76,7 @@ async def refusal(call: Any) -> Refusal:
     return Refusal(failure.value)
 
 
-GRAPH = pb.SceneGraph(
-    objects=[thing(7, (20, 10, 20, 10), "bright", "square"), thing(9)], relationships=[link(3, 7, 9)]
-)
+GRAPH = pb.SceneGraph(objects=[thing(7, (20, 10, 20, 10), "bright", "square"), thing(9)], relationships=[link(3, 7, 9)])
 
 
 async def test_answers_everything_with_a_graph(caller: Caller) -> None:
@@ -129,9 +127,7 @@ async def test_proposes_a_graph_without_one(caller: Caller, backend: PixelBacken
     assert [batch.work for batch in backend.batches] == [Work.EXPLAIN, Work.CAPTION]
 
 
-async def test_boxes_reach_the_captioner_in_pixels_of_its_input(
-    caller: Caller, backend: PixelBackend
-) -> None:
+async def test_boxes_reach_the_captioner_in_pixels_of_its_input(caller: Caller, backend: PixelBackend) -> None:
     await caller.analyze(graph=GRAPH, outputs=[pb.OUTPUT_CAPTIONS])
     (batch,) = backend.batches
     graph = batch.items[0].graph
@@ -287,16 +283,11 @@ async def test_unknown_model_is_not_found(caller: Caller, case: str) -> None:
     )
 
 
-async def test_one_bad_image_leaves_the_others_of_its_batch_alone(
-    caller: Caller, backend: PixelBackend
-) -> None:
+async def test_one_bad_image_leaves_the_others_of_its_batch_alone(caller: Caller, backend: PixelBackend) -> None:
     backend.seconds = 0.1
     white = plain((255, 255, 255))
     outputs = [pb.OUTPUT_PREDICTIONS]
-    calls = [
-        caller.analyze(image, outputs=outputs)
-        for image in [photo(), photo(), photo(), white, photo((0, 0, 250))]
-    ]
+    calls = [caller.analyze(image, outputs=outputs) for image in [photo(), photo(), photo(), white, photo((0, 0, 250))]]
     results = await asyncio.gather(*calls, return_exceptions=True)
     told = Refusal(results.pop(3))
     assert (told.code, told.reason, set(told.fields)) == (
