@@ -66,19 +66,20 @@ def run(config: ScenesConfig) -> Summary:
     """
     started = perf_counter()
     wanted = _description(config)
-    found = _existing(config.output_dir)
+    folder = config.output_dir.resolve()
+    found = _existing(folder)
     if found is not None and found.get("config") == wanted["config"] and found.get("code") == wanted["code"]:
         counts = {key: found[key] for key in ("images", "regions", "words", "digest")}
         summary = Summary(output_dir=config.output_dir, seconds=perf_counter() - started, reused=True, **counts)
     else:
-        partial = config.output_dir.with_name(f".{config.output_dir.name}.partial")
+        partial = folder.with_name(f".{folder.name}.partial")
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             counts = _write_world(config, partial)
             _dump(partial / "world.json", {**wanted, **counts})
-            shutil.rmtree(config.output_dir, ignore_errors=True)
-            partial.rename(config.output_dir)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
         except OSError as error:
             raise DataError(f"cannot write the world to {config.output_dir}: {error.strerror or error}") from error
         finally:

@@ -95,6 +95,7 @@ def test_reuse_replace_refuse(world: Path, tmp_path: Path) -> None:
     assert isinstance(other, Summary)
     assert not other.reused
     assert other.digest != first.digest
+    assert [path.name for path in tmp_path.iterdir()] == ["w"]
     precious = tmp_path / "photos"
     precious.mkdir()
     (precious / "me.jpg").write_text("x")
