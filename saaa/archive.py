@@ -130,7 +130,6 @@ def write(path: Path | str, archive: Archive) -> str:
     _check_names(archive)
     if clash := [key for key in _RESERVED if key in archive.config]:
         raise ArchiveError(f"config must not contain {', '.join(clash)}: the archive's own fields say it.")
-    _info(archive)
     head = {
         "format": FORMAT,
         "kind": archive.kind.value,
@@ -148,6 +147,7 @@ def write(path: Path | str, archive: Archive) -> str:
         HANDLER: HANDLERS[archive.kind].encode(),
         SETTINGS: _SETTINGS.encode(),
     }
+    _info(archive)
     members[SUMS] = "".join(f"{hashlib.sha256(members[m]).hexdigest()}  {m}\n" for m in _SUMMED).encode()
     members[MANIFEST] = _to_json(_manifest(archive.name, archive.version), MANIFEST)
     for member, data in members.items():
@@ -215,9 +215,7 @@ def _read(path: Path, *, with_weights: bool) -> tuple[Archive, dict[str, bytes]]
     except FileNotFoundError:
         raise ArchiveError(f"{path}: there is no such archive.") from None
     except (OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
-        raise ArchiveError(
-            f"{path}: the archive cannot be read ({error}); copy or build it again."
-        ) from error
+        raise ArchiveError(f"{path}: the archive cannot be read ({error}); copy or build it again.") from error
     try:
         return _parse(members), members
     except ArchiveError as error:
@@ -369,19 +367,13 @@ def _info(archive: Archive) -> ModelInfo:
         classes = tuple(str(c) for c in config.get("classes", ()))
         vocabulary = len(config.get("vocabulary", ()))
         methods = tuple(
-            MethodInfo(
-                name=str(m["name"]), cost_forwards=float(m["cost_forwards"]), reference=str(m["reference"])
-            )
+            MethodInfo(name=str(m["name"]), cost_forwards=float(m["cost_forwards"]), reference=str(m["reference"]))
             for m in config.get("methods", ())
         )
         limits = (int(config.get("max_nodes", 0)), int(config.get("max_words", 0)))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArchiveError(f"{CONFIG} is incomplete or malformed ({error!r}).") from error
-    if (
-        not 1 <= size <= 4096
-        or resize not in ("squash", "crop")
-        or not (math.isfinite(crop) and 0 < crop <= 1)
-    ):
+    if not 1 <= size <= 4096 or resize not in ("squash", "crop") or not (math.isfinite(crop) and 0 < crop <= 1):
         raise ArchiveError(
             f"{CONFIG}: preprocessing needs an input_size of 1 to 4096, resize squash or crop, "
             "and a crop_fraction above 0 and at most 1."

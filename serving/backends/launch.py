@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -16,12 +17,11 @@ from saaa.errors import StartFailed
 
 LOAD_FAILED = "saaa cannot load the model: "
 """How `handlers.base` begins the line that says why a worker does not start."""
+_HOST = "127.0.0.1"
 _ROOM = 64 * 1024
 _LONGEST_FOLDER = 80
 """TorchServe puts Unix sockets into the run folder; their paths may have 107 characters."""
-_OWN_VARIABLES = re.compile(
-    r"TS_.*|LOG_LOCATION|METRICS_LOCATION|TEMP|TMP|TMPDIR|JAVA_TOOL_OPTIONS|_JAVA_OPTIONS"
-)
+_OWN_VARIABLES = re.compile(r"TS_.*|LOG_LOCATION|METRICS_LOCATION|TEMP|TMP|TMPDIR|JAVA_TOOL_OPTIONS|_JAVA_OPTIONS")
 _ERROR_LINE = re.compile(r"^[\w.]*(?:Error|Exception|Exit|Interrupt)\b.*")
 _BIND_FAILED = re.compile(r"Failed to bind|Address already in use|BindException")
 
@@ -68,23 +68,29 @@ class Ports:
 
     @classmethod
     def free(cls) -> Ports:
-        """Pick five that are free now; somebody else may still be faster."""
-        sockets = [socket.socket() for _ in range(5)]
-        try:
-            for each in sockets:
-                each.bind(("127.0.0.1", 0))
-            numbers = [each.getsockname()[1] for each in sockets]
-        finally:
-            for each in sockets:
-                each.close()
-        inference, management, rest, rest_management, metrics = numbers
-        return cls(
-            inference=inference,
-            management=management,
-            rest=rest,
-            rest_management=rest_management,
-            metrics=metrics,
-        )
+        """Pick five that are free now, management next to inference as in TorchServe's defaults.
+
+        Somebody else may still be faster: then Java ends, and one tries again.
+        """
+        with contextlib.ExitStack() as held:
+
+            def hold(number: int) -> int:
+                each = held.enter_context(socket.socket())
+                each.bind((_HOST, number))
+                return int(each.getsockname()[1])
+
+            while True:
+                inference = hold(0)
+                with contextlib.suppress(OSError, OverflowError):
+                    management = hold(inference + 1)
+                    break
+            return cls(
+                inference=inference,
+                management=management,
+                rest=hold(0),
+                rest_management=hold(0),
+                metrics=hold(0),
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +116,7 @@ class Launch:
             StartFailed: the folder's path is too long.
         """
         if len(str(self.folder)) > _LONGEST_FOLDER:
-            raise StartFailed(
-                f"The path of the temporary folder {self.folder} is too long for sockets; set TMPDIR."
-            )
+            raise StartFailed(f"The path of the temporary folder {self.folder} is too long for sockets; set TMPDIR.")
         for name in ("logs", "store", "tmp"):
             (self.folder / name).mkdir(mode=0o700, exist_ok=True)
         for link in (self.folder / "store").iterdir():

@@ -242,9 +242,7 @@ class TorchServeProcess:
         served = {(info.name, info.version): info.digest for info in await backend.describe()}
         for _, info in self._models:
             if served.get((info.name, info.version)) != info.digest:
-                raise StartFailed(
-                    f"TorchServe's {info.name} {info.version} is not the archive that it was given."
-                )
+                raise StartFailed(f"TorchServe's {info.name} {info.version} is not the archive that it was given.")
         self._progress("TorchServe is ready")
 
     def _check_alive(self) -> None:
@@ -266,9 +264,7 @@ class TorchServeProcess:
             started = clock()
             if self._java is not None:
                 await _ended(self._java)
-                _log.error(
-                    "TorchServe ended with code %s: %s", self._java.returncode, self._launched.failure()
-                )
+                _log.error("TorchServe ended with code %s: %s", self._java.returncode, self._launched.failure())
             delay = _FIRST_BACKOFF_S if clock() - started > _STEADY_S else min(2 * delay, _LONGEST_BACKOFF_S)
             await self._kill()
             await asyncio.sleep(delay)

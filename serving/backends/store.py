@@ -23,9 +23,7 @@ def find_archives(folder: Path | str) -> tuple[tuple[Path, ModelInfo], ...]:
     except ArchiveError as error:
         raise StartFailed(f"Cannot serve {error.message}") from error
     if not found:
-        raise StartFailed(
-            f"The model folder {folder} holds no .mar archive; `saaa-train archive` makes them."
-        )
+        raise StartFailed(f"The model folder {folder} holds no .mar archive; `saaa-train archive` makes them.")
     seen: dict[tuple[str, str], Path] = {}
     for path, info in found:
         other = seen.setdefault((info.name, info.version), path)

@@ -67,8 +67,7 @@ class TorchServeBackend:
     def __init__(self, inference_address: str, management_address: str) -> None:
         self._address = inference_address
         self._channels = [
-            grpc.aio.insecure_channel(address, options=_OPTIONS)
-            for address in (inference_address, management_address)
+            grpc.aio.insecure_channel(address, options=_OPTIONS) for address in (inference_address, management_address)
         ]
         self._inference = inference_pb2_grpc.InferenceAPIsServiceStub(self._channels[0])  # type: ignore[no-untyped-call]
         self._management = management_pb2_grpc.ManagementAPIsServiceStub(self._channels[1])  # type: ignore[no-untyped-call]
