@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import hashlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -397,3 +399,40 @@ async def test_message_beyond_all_limits_is_refused_and_the_service_goes_on(call
     told = await refusal(caller.analyze(bytes(QUICK.max_message_bytes + 1)))
     assert told.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert (await caller.analyze()).predictions
+
+
+async def test_work_of_callers_who_left_is_not_computed() -> None:
+    backend = PixelBackend(CLASSIFIER)
+    backend.seconds = 0.5
+    outputs = [pb.OUTPUT_PREDICTIONS]
+    one_by_one = LaneSettings(max_batch=1, first_estimate_s=0.01)
+    async with calling(backend, FacadeSettings(port=0, predict=one_by_one)) as caller:
+        running = asyncio.create_task(caller.analyze(outputs=outputs))
+        while not backend.batches:
+            await asyncio.sleep(0.01)
+        impatient = await asyncio.gather(
+            *(caller.analyze(outputs=outputs, timeout=0.3) for _ in range(24)), return_exceptions=True
+        )
+        assert all(isinstance(result, grpc.aio.AioRpcError) for result in impatient)
+        await running
+        backend.seconds = 0.0
+        await caller.analyze(outputs=outputs)
+        assert len(backend.batches) == 2
+
+
+async def test_no_bad_picture_is_an_accident(caller: Caller, shared_data: Path) -> None:
+    folder = shared_data / "bad-images"
+    with (folder / "index.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    outputs = [pb.OUTPUT_PREDICTIONS]
+    for row in rows:
+        image = (folder / row["file"]).read_bytes()
+        try:
+            await caller.analyze(image, outputs=outputs, timeout=60)
+            answered = True
+        except grpc.aio.AioRpcError as error:
+            told = Refusal(error)
+            assert (told.code, told.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "IMAGE_REJECTED"), row
+            assert set(told.fields) == {"image"}
+            answered = False
+        assert not (answered and row["expected"] == "rejected"), row

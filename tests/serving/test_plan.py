@@ -1,0 +1,123 @@
+"""Whatever a message holds, it is either answered or refused with a reason; never an accident."""
+
+from __future__ import annotations
+
+from google.protobuf.message import DecodeError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saaa.errors import InvalidInput, ModelNotFound
+from saaa.v1 import analysis_pb2 as pb
+from saaa.work import Work
+from serving.catalog import Catalog
+from serving.convert import read_analyze_request
+from serving.errors import to_status
+from serving.plan import Plan, make_plan
+from serving.requests import Output
+from serving.settings import RequestLimits
+from tests.serving.pixel_backend import CAPTIONER, CLASSIFIER, photo, thing
+
+LIMITS = RequestLimits()
+CATALOG = Catalog()
+CATALOG.describe([CLASSIFIER, CAPTIONER])
+CATALOG.set_ready(CATALOG.keys())
+
+int64 = st.one_of(st.integers(0, 5), st.integers(-(2**63), 2**63 - 1))
+int32 = st.one_of(st.integers(0, 30), st.integers(-(2**31), 2**31 - 1))
+uint32 = st.one_of(st.integers(0, 20), st.integers(0, 2**32 - 1))
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=70)
+name = st.one_of(st.sampled_from(["colours", "words", "red", "1", "auto", "brightness"]), text)
+
+box = st.builds(pb.Box, x=int32, y=int32, width=int32, height=int32)
+thing_ = st.builds(
+    pb.SceneObject, id=int64, name=name, attributes=st.lists(name, max_size=3), box=st.one_of(st.none(), box)
+)
+link = st.builds(pb.Relationship, id=int64, subject_id=int64, object_id=int64, name=name)
+graph = st.builds(pb.SceneGraph, objects=st.lists(thing_, max_size=6), relationships=st.lists(link, max_size=4))
+selector = st.builds(pb.ModelSelector, name=name, version=name)
+request = st.builds(
+    pb.AnalyzeRequest,
+    image=st.one_of(
+        st.just(photo()), st.binary(max_size=64), st.binary(max_size=64).map(lambda tail: photo()[:60] + tail)
+    ),
+    graph=st.one_of(st.none(), graph),
+    outputs=st.lists(st.integers(0, 5), max_size=3),
+    top_k=st.one_of(st.none(), uint32),
+    attribution=st.one_of(
+        st.none(),
+        st.builds(pb.AttributionOptions, method=name, classes=st.lists(name, max_size=18), steps=uint32),
+    ),
+    caption=st.one_of(st.none(), st.builds(pb.CaptionOptions, beam_width=uint32, count=uint32, max_words=uint32)),
+    classifier=st.one_of(st.none(), selector),
+    captioner=st.one_of(st.none(), selector),
+    request_id=text,
+)
+
+
+def outcome(message: pb.AnalyzeRequest) -> Plan | None:
+    """The plan, or None where the request was refused as it should be."""
+    try:
+        return make_plan(read_analyze_request(message, LIMITS), CATALOG, LIMITS)
+    except (InvalidInput, ModelNotFound) as error:
+        to_status(error)
+        return None
+
+
+@settings(max_examples=300, deadline=None)
+@given(request)
+def test_any_message_is_planned_or_refused(message: pb.AnalyzeRequest) -> None:
+    plan = outcome(message)
+    if plan is None:
+        return
+    width, height = plan.image_size
+    if plan.graph is not None:
+        assert all(thing.box.right <= width and thing.box.bottom <= height for thing in plan.graph.objects)
+    if plan.classify is not None:
+        assert all(0 <= target < 3 for target in plan.classify.targets)
+        assert plan.classify.options.method in {"auto", "brightness", "integrated_gradients"}
+    if plan.caption is not None:
+        options = plan.caption.options
+        assert 1 <= options.count <= options.beam_width <= 10
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_random_bytes_are_no_accident(data: bytes) -> None:
+    message = pb.AnalyzeRequest()
+    try:
+        message.ParseFromString(data)
+    except DecodeError:
+        return
+    outcome(message)
+
+
+def test_explicit_default_and_auto_share_a_batch() -> None:
+    plans = [
+        outcome(pb.AnalyzeRequest(image=photo(), attribution=pb.AttributionOptions(method=method, steps=steps)))
+        for method, steps in (("auto", 5), ("brightness", 64), ("", 16))
+    ]
+    options = {plan.classify.options for plan in plans if plan and plan.classify}
+    assert len(options) == 1
+    assert next(iter(options)).method == "brightness"
+
+
+def test_captions_alone_with_a_graph_need_no_classifier() -> None:
+    message = pb.AnalyzeRequest(image=photo(), graph=pb.SceneGraph(objects=[thing(1)]), outputs=[pb.OUTPUT_CAPTIONS])
+    plan = outcome(message)
+    assert plan is not None
+    assert plan.classify is None
+    assert plan.outputs == {Output.CAPTIONS}
+
+
+def test_captions_alone_without_a_graph_explain_first() -> None:
+    plan = outcome(pb.AnalyzeRequest(image=photo(), outputs=[pb.OUTPUT_CAPTIONS]))
+    assert plan is not None
+    assert plan.classify is not None
+    assert plan.classify.work is Work.EXPLAIN
+
+
+def test_caption_length_is_capped_by_the_model() -> None:
+    plan = outcome(pb.AnalyzeRequest(image=photo(), caption=pb.CaptionOptions(max_words=50)))
+    assert plan is not None
+    assert plan.caption is not None
+    assert plan.caption.options.max_words == CAPTIONER.max_words
