@@ -80,7 +80,7 @@ minWorkers: 1
 maxWorkers: 1
 batchSize: 1
 maxBatchDelay: 1
-responseTimeout: 60
+responseTimeout: 120
 startupTimeout: 300
 maxRetryTimeoutInSec: 300
 clientTimeoutInMills: 0
