@@ -13,12 +13,13 @@ from torch import Tensor
 from saaa.attribution.base import Job, Method, Targets, checked_targets, frozen
 from saaa.attribution.grad_cam import GradCam
 from saaa.attribution.gradient_x_input import GradientXInput
+from saaa.attribution.hires_cam import HiResCam
 from saaa.attribution.integrated_gradients import IntegratedGradients
 from saaa.errors import OptionInvalid
 from saaa.models.classifier import Classifier
 from saaa.work import AUTO_METHOD, AttributionMap, MethodInfo
 
-METHODS: tuple[Method, ...] = (GradCam(), IntegratedGradients(), GradientXInput())
+METHODS: tuple[Method, ...] = (HiResCam(), GradCam(), IntegratedGradients(), GradientXInput())
 """All methods; "auto" is the first that supports the model."""
 MAX_STEPS = 64
 

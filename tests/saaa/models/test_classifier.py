@@ -98,7 +98,7 @@ def test_archive_round_trip(architecture: str, size: int) -> None:
     info = archive.info()
     assert info.classes == CLASSES
     assert info.input_size == size
-    assert info.methods[0].name == "grad_cam"
+    assert "grad_cam" in {method.name for method in info.methods}
 
 
 def test_archive_of_another_kind() -> None:

@@ -19,7 +19,7 @@ from training.egdd.faithfulness import faithfulness, top_share
 class BrightCorner(nn.Module):
     """Decides by the brightest 8 x 8 cell alone; its feature map says where that is."""
 
-    feature_info = [{"module": "cells"}]  # noqa: RUF012 - as timm's networks have it
+    feature_info = [{"module": "cells", "reduction": 8}]  # noqa: RUF012 - as timm's networks have it
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def test_blurring_the_evidence_drops_more(tmp_path: Path) -> None:
     images = load_for_evaluation(list_images(tmp_path), config, what="val")
     found = faithfulness(classifier, images, count=10)
     assert found["images"] == 10
-    assert found["method"] == "grad_cam"
+    assert found["method"] == "hires_cam"
     assert found["drop_top"] > 0.3
     assert found["drop_top"] > 2 * found["drop_random"]
     assert found == faithfulness(classifier, images, count=10)

@@ -173,7 +173,7 @@ def test_archive(finished: Path, class_folders: Path, tmp_path: Path) -> None:
     assert card["recipe"]["mixup"] == 0.2
     assert not any("path" in key or "dir" in key for key in card["recipe"] if key != "drop_path")
     assert card["faithfulness"]["images"] == 12
-    assert card["faithfulness"]["method"] == "grad_cam"
+    assert card["faithfulness"]["method"] == "hires_cam"
     served = Classifier.from_archive(found)
     moving_average = load_checkpoint(finished / "last.pt", "egdd")["model"]
     assert torch.equal(served.net.conv_stem.weight, moving_average["conv_stem.weight"])
