@@ -63,9 +63,7 @@ class Handler(ABC):
         answer = self._packed(form) if packed else self._json(form, index, context)
         if len(answer) <= self._limit:
             return answer
-        message = (
-            f"The answer has {len(answer)} bytes; at most {self._limit} can be sent. Ask for fewer at once."
-        )
+        message = f"The answer has {len(answer)} bytes; at most {self._limit} can be sent. Ask for fewer at once."
         error = ItemError(reason="BACKEND_FAILED", message=message)
         return wire.pack_failure(error) if packed else self._refusal(error, 413, index, context)
 
@@ -111,9 +109,7 @@ class Handler(ABC):
     def run_one(self, pixels: NDArray[np.uint8], work: Work, item: WorkItem) -> ItemResult:
         """Run a batch of one; raises `Refused` with the item's error."""
         info = self.executor.info
-        batch = WorkBatch(
-            model=info.name, version=info.version, work=work, pixels=pixels[None], items=(item,)
-        )
+        batch = WorkBatch(model=info.name, version=info.version, work=work, pixels=pixels[None], items=(item,))
         (result,) = self.executor.run(batch)
         if result.error is not None:
             raise _as_exception(result.error)

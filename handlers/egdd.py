@@ -33,9 +33,7 @@ class EgddHandler(Handler):
         best = np.argsort(-result.probabilities, kind="stable")[:TOP]
         return {
             "model": self.model(),
-            "predictions": [
-                {"label": classes[i], "probability": float(result.probabilities[i])} for i in best
-            ],
+            "predictions": [{"label": classes[i], "probability": float(result.probabilities[i])} for i in best],
             "attributions": [
                 {
                     "target": classes[m.target],

@@ -103,9 +103,7 @@ def unpack_batch(header: bytes | bytearray, pixels: bytes | bytearray) -> WorkBa
         pixels=np.frombuffer(pixels, np.uint8).reshape(*shape, 3),
         items=items,
         explain=ExplainOptions(method=message.method, steps=message.steps),
-        caption=CaptionOptions(
-            beam_width=message.beam_width, count=message.count, max_words=message.max_words or None
-        ),
+        caption=CaptionOptions(beam_width=message.beam_width, count=message.count, max_words=message.max_words or None),
     )
 
 
