@@ -76,6 +76,10 @@ class EgaConfig:
     """Decoupled, on matrices only."""
     smoothing: float = 0.0
     """Label smoothing."""
+    feature_dropout: float = 0.0
+    """Share of each node's features that is dropped in training."""
+    explanation_weight: float = 0.0
+    """Weight of the explanation loss: words are chosen while attending to the nodes they name; 0 is off."""
     clip_grad: float | None = 5.0
     """Largest norm of the gradient."""
     ema: float = 0.0
@@ -97,9 +101,9 @@ class EgaConfig:
         for name in ("batch_size", "epochs", "captions_per_region", "val_every", "width", "max_nodes"):
             check(name, getattr(self, name), at_least=1)
         check("max_tokens", self.max_tokens, at_least=3, at_most=MAX_WORDS_LIMIT + 2)
-        for name in ("layers", "warmup_epochs", "weight_decay", "seed"):
+        for name in ("layers", "warmup_epochs", "weight_decay", "explanation_weight", "seed"):
             check(name, getattr(self, name), at_least=0)
-        for name in ("dropout", "smoothing", "ema"):
+        for name in ("dropout", "smoothing", "ema", "feature_dropout"):
             check(name, getattr(self, name), at_least=0, below=1)
         for name in ("lr", "clip_grad", "threads"):
             check(name, getattr(self, name), above=0)

@@ -20,6 +20,7 @@ from saaa.models.captioner.graphs import GraphBatch, collate
 from saaa.models.captioner.vocabulary import BOS, EOS, Vocabulary
 from saaa.models.features import FeatureConfig, FeatureExtractor
 from saaa.role_graph import RoleGraph
+from training.ega.explanation import align
 from training.ega.published import ImageFolder, Region
 from training.progress import progress
 
@@ -153,6 +154,8 @@ class Batch:
     """int64 (B, T), as many columns as the longest needs."""
     lengths: Tensor
     """int64 (B,)"""
+    named: Tensor
+    """(B, T, N): the nodes that each token names, see `align`; zero unless the set is aligned."""
 
 
 class CaptionSet:
@@ -164,6 +167,7 @@ class CaptionSet:
         features: as `extract` made them.
         vocabulary: words to ids.
         max_tokens: longer captions are cut.
+        aligned: find out which nodes each word names, for the explanation loss.
     """
 
     def __init__(
@@ -173,6 +177,8 @@ class CaptionSet:
         features: RegionFeatures,
         vocabulary: Vocabulary,
         max_tokens: int,
+        *,
+        aligned: bool = False,
     ) -> None:
         self.regions = regions
         self.features = features
@@ -187,6 +193,14 @@ class CaptionSet:
         self.cut = sum(ids[-1] != EOS for ids in encoded)
         """Captions that were too long."""
         assert bool((self.captions[:, 0] == BOS).all())
+        nodes = self.graphs.mask.shape[1]
+        self.named = torch.zeros(*self.captions.shape, nodes, dtype=torch.float16)
+        row = 0
+        for region in regions if aligned else ():
+            for caption in region.captions:
+                words = caption.split()[: self.captions.shape[1] - 1]
+                self.named[row, 1 : len(words) + 1] = align(words, region.graph, nodes)
+                row += 1
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -210,6 +224,7 @@ class CaptionSet:
             graphs=graphs,
             captions=captions.to(device),
             lengths=lengths.to(device),
+            named=self.named[rows, : captions.shape[1], : regions.shape[1]].float().to(device),
         )
 
     def epoch(self, size: int, per_region: int | None, generator: torch.Generator) -> Iterator[Tensor]:

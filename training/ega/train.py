@@ -21,6 +21,7 @@ from training.checkpoint import load_checkpoint, save_checkpoint
 from training.ega.backbone import make_extractor
 from training.ega.config import EgaConfig
 from training.ega.dataset import CaptionSet, RegionFeatures, cached
+from training.ega.explanation import explanation_loss
 from training.ega.metrics import cider
 from training.ega.published import AnnotationFolder, ImageFolder, Region, Skipped
 from training.progress import Curves, curves, progress
@@ -102,7 +103,14 @@ def load_data(config: EgaConfig) -> Data:
     _, _, raw = sets[config.train_set]
     extractor.standardise_by(raw.nodes.to(config.device), raw.image.to(config.device))
     made = {
-        split: CaptionSet(part, graphs, standardised(raw, extractor), vocabulary, config.max_tokens)
+        split: CaptionSet(
+            part,
+            graphs,
+            standardised(raw, extractor),
+            vocabulary,
+            config.max_tokens,
+            aligned=split == config.train_set and config.explanation_weight > 0,
+        )
         for split, (part, graphs, raw) in sets.items()
     }
     for split, captions in made.items():
@@ -199,8 +207,12 @@ class Trainer:
         batch = self.data.train.batch(rows, config.device)
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate(self.step)
-        taught = self.captioner.teach(batch.regions, batch.image, batch.graphs, batch.captions, batch.lengths)
+        regions = nn.functional.dropout(batch.regions, config.feature_dropout)
+        taught = self.captioner.teach(regions, batch.image, batch.graphs, batch.captions, batch.lengths)
         loss = self.captioner.loss(taught, smoothing=config.smoothing)
+        if config.explanation_weight:
+            wanted = batch.named[taught.rows, taught.steps + 1]
+            loss = loss + config.explanation_weight * explanation_loss(taught.attention, wanted)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if config.clip_grad is not None:

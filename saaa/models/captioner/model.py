@@ -25,6 +25,8 @@ class Taught:
     """(tokens, N)"""
     rows: Tensor
     """int64 (tokens,): which caption of the batch."""
+    steps: Tensor
+    """int64 (tokens,): how many words of it came before; the target is token steps + 1."""
 
 
 class Captioner(nn.Module):
@@ -81,6 +83,9 @@ class Captioner(nn.Module):
             targets=torch.cat([captions[:count, step + 1] for step, count in enumerate(running)]),
             attention=torch.cat(attention),
             rows=torch.cat([order[:count] for count in running]),
+            steps=torch.arange(steps, device=order.device).repeat_interleave(
+                torch.tensor(running, device=order.device)
+            ),
         )
 
     def loss(self, taught: Taught, *, smoothing: float = 0.0) -> Tensor:

@@ -80,6 +80,23 @@ def test_resuming_gives_what_an_uninterrupted_run_gives(world, tmp_path):
     assert whole.history == resumed.history
 
 
+def test_the_explanation_loss_draws_attention_to_the_named_nodes(world, tmp_path):
+    found = []
+    for name, weight in (("without", 0.0), ("with", 3.0)):
+        config = config_for(
+            world, tmp_path / name, epochs=8, batch_size=8, lr=1e-2, explanation_weight=weight, feature_dropout=0.1
+        )
+        run(config)
+        data = load_data(dataclasses.replace(config, explanation_weight=1.0))
+        guided, _ = load_guided(tmp_path / name / "last.pt")
+        batch = data.train.batch(torch.arange(len(data.train)), "cpu")
+        taught = guided.captioner.teach(batch.regions, batch.image, batch.graphs, batch.captions, batch.lengths)
+        wanted = batch.named[taught.rows, taught.steps + 1]
+        assert 0.5 < float((wanted.sum(1) > 0).float().mean()) < 0.9
+        found.append(float((taught.attention * wanted).sum() / wanted.sum()))
+    assert found[1] > found[0] + 0.05
+
+
 def test_equal_seeds_give_equal_models(world, tmp_path):
     for name in ("one", "two"):
         run(config_for(world, tmp_path / name, epochs=1))

@@ -1,0 +1,58 @@
+import torch
+
+from saaa.scene_graph import Box, Relationship, SceneGraph, SceneObject
+from training.ega.explanation import align, explanation_loss
+
+BOX = Box(0, 0, 9, 9)
+GRAPH = SceneGraph(
+    (
+        SceneObject(1, "coffee table", BOX, ("red", "old")),
+        SceneObject(2, "lamp", BOX, ("red",)),
+    ),
+    (Relationship(1, 2, 1, "left of"),),
+)
+"""Nodes: coffee table, red, old, lamp, red, left of."""
+
+
+def named(caption: str, max_nodes: int = 10) -> list[list[int]]:
+    return [row.nonzero().flatten().tolist() for row in align(caption.split(), GRAPH, max_nodes)]
+
+
+def test_words_find_their_nodes():
+    assert named("a lamp left of a coffee table") == [[], [3], [5], [5], [], [0], [0]]
+
+
+def test_an_attribute_belongs_to_the_object_named_after_it():
+    assert named("a red lamp and a red coffee table")[1] == [4]
+    assert named("a red lamp and a red coffee table")[5] == [1]
+    assert named("an old coffee table")[1] == [2]
+
+
+def test_an_attribute_without_an_object_is_shared():
+    caption = "it is red"
+    assert named(caption)[2] == [1, 4]
+    assert align(caption.split(), GRAPH, 10)[2, [1, 4]].tolist() == [0.5, 0.5]
+
+
+def test_part_of_a_name_is_no_name():
+    assert named("a table of coffee left a picture of me") == [[]] * 9
+
+
+def test_nodes_beyond_the_limit_are_not_named():
+    assert named("a red lamp left of it", max_nodes=3) == [[], [1], [], [], [], []]
+
+
+def test_loss_is_the_mean_over_naming_words():
+    """Hand-solved: -ln 0.5 and -(ln 0.25 + ln 0.25) / 2 over two naming words; the third names nothing."""
+    attention = torch.tensor([[0.5, 0.5], [0.25, 0.25], [0.9, 0.1]])
+    wanted = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 0.0]])
+    expected = (-torch.tensor(0.5).log() - torch.tensor(0.25).log()) / 2
+    assert torch.allclose(explanation_loss(attention, wanted), expected, atol=1e-4)
+
+
+def test_no_naming_word_costs_nothing_and_has_gradients():
+    attention = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    loss = explanation_loss(attention, torch.zeros(1, 2))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert torch.isfinite(attention.grad).all()
