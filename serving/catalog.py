@@ -57,13 +57,9 @@ class Catalog:
     def require_ready(self, info: ModelInfo) -> None:
         """Raises `BackendUnavailable` while this model cannot answer."""
         if not self.is_ready(info):
-            raise BackendUnavailable(
-                f"The model {info.name} {info.version} cannot answer now; try again shortly."
-            )
+            raise BackendUnavailable(f"The model {info.name} {info.version} cannot answer now; try again shortly.")
 
-    def find(
-        self, name: str, version: str = "", *, kind: ModelKind | None = None, field: str = "name"
-    ) -> ModelInfo:
+    def find(self, name: str, version: str = "", *, kind: ModelKind | None = None, field: str = "name") -> ModelInfo:
         """The model of that name; the highest version unless one is given.
 
         Args:
@@ -79,9 +75,7 @@ class Catalog:
         if not named:
             names = sorted({info.name for info in self._models if kind in (None, info.kind)})
             what = f"{kind.name} model" if kind else "model"
-            raise ModelNotFound(
-                f"No {what} named {_show(name)} is served; there {_these(names)}.", field=f"{field}"
-            )
+            raise ModelNotFound(f"No {what} named {_show(name)} is served; there {_these(names)}.", field=f"{field}")
         if not version:
             return named[-1]
         for info in named:

@@ -49,9 +49,7 @@ def read_analyze_request(message: pb.AnalyzeRequest, limits: RequestLimits) -> A
     for place, value in enumerate(message.outputs):
         if value not in _OUTPUTS and value != pb.OUTPUT_UNSPECIFIED:
             violations.append(
-                OptionInvalid(
-                    f"{value} is no kind of output; use those of the enum Output.", field=f"outputs[{place}]"
-                )
+                OptionInvalid(f"{value} is no kind of output; use those of the enum Output.", field=f"outputs[{place}]")
             )
     attribution, caption = message.attribution, message.caption
     explain, captioning = ExplainOptions(), CaptionOptions()
@@ -81,9 +79,7 @@ def _read_selector(message: pb.ModelSelector) -> Selector:
     return Selector(name=message.name, version=message.version)
 
 
-def _read_graph(
-    message: pb.SceneGraph, limits: RequestLimits, violations: list[InvalidInput]
-) -> SceneGraph | None:
+def _read_graph(message: pb.SceneGraph, limits: RequestLimits, violations: list[InvalidInput]) -> SceneGraph | None:
     """The graph, or None and what is wrong with it: a fault of each object, or one of the graph as a whole."""
     nodes = len(message.relationships) + sum(1 + len(thing.attributes) for thing in message.objects)
     if nodes > limits.max_graph_nodes:
@@ -99,9 +95,7 @@ def _read_graph(
     for place, thing in enumerate(message.objects):
         box = thing.box
         objects.append(
-            SceneObject(
-                thing.id, thing.name, Box(box.x, box.y, box.width, box.height), tuple(thing.attributes)
-            )
+            SceneObject(thing.id, thing.name, Box(box.x, box.y, box.width, box.height), tuple(thing.attributes))
         )
         if not thing.HasField("box"):
             field = f"graph.objects[{place}].box"
@@ -141,10 +135,7 @@ def write_analysis(result: AnalysisResult) -> pb.AnalyzeResponse:
             software_version=result.software_version,
             backend=result.backend,
         ),
-        timings=[
-            pb.StageTiming(stage=stage, milliseconds=seconds * 1000)
-            for stage, seconds in result.timings.items()
-        ],
+        timings=[pb.StageTiming(stage=stage, milliseconds=seconds * 1000) for stage, seconds in result.timings.items()],
         caption_nodes=[_write_node(node) for node in result.caption_nodes],
     )
     if result.graph is not None:
@@ -178,9 +169,7 @@ def _write_concept(concept: ConceptScore) -> pb.ConceptAttribution:
 
 
 def _write_node(node: Node) -> pb.GraphNode:
-    return pb.GraphNode(
-        kind=_NODE_KINDS[node.kind], id=node.id, attribute_index=node.attribute_index, name=node.name
-    )
+    return pb.GraphNode(kind=_NODE_KINDS[node.kind], id=node.id, attribute_index=node.attribute_index, name=node.name)
 
 
 def _write_caption(caption: CaptionResult) -> pb.Caption:
@@ -234,9 +223,7 @@ def write_model(info: ModelInfo, limits: RequestLimits, *, ready: bool) -> pb.Mo
         classes=info.classes,
         vocabulary_size=info.vocabulary_size,
         attribution_methods=[
-            pb.AttributionMethod(
-                name=method.name, cost_forwards=method.cost_forwards, reference=method.reference
-            )
+            pb.AttributionMethod(name=method.name, cost_forwards=method.cost_forwards, reference=method.reference)
             for method in info.methods
         ],
         limits=pb.Limits(

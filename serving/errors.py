@@ -58,9 +58,7 @@ def to_status(error: SaaaError) -> status_pb2.Status:
     parts = error.violations if isinstance(error, RequestInvalid) else (error,)
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
     violations = [
-        error_details_pb2.BadRequest.FieldViolation(
-            field=part.field, description=part.message, reason=part.reason
-        )
+        error_details_pb2.BadRequest.FieldViolation(field=part.field, description=part.message, reason=part.reason)
         for part in parts
         if part.field
     ]
@@ -124,6 +122,4 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             details = ((DETAILS_KEY, status.SerializeToString()),)
             return await context.abort(_CODES_BY_NUMBER[status.code], status.message, details)
 
-        return grpc.unary_unary_rpc_method_handler(
-            guarded, handler.request_deserializer, handler.response_serializer
-        )
+        return grpc.unary_unary_rpc_method_handler(guarded, handler.request_deserializer, handler.response_serializer)

@@ -157,9 +157,7 @@ def _check_image(data: bytes, limits: RequestLimits, violations: Violations) -> 
     return header
 
 
-def _check_graph(
-    graph: SceneGraph, header: ImageHeader | None, limits: RequestLimits, violations: Violations
-) -> None:
+def _check_graph(graph: SceneGraph, header: ImageHeader | None, limits: RequestLimits, violations: Violations) -> None:
     nodes = len(graph.nodes())
     if nodes > limits.max_graph_nodes:
         violations.add(
@@ -222,9 +220,7 @@ def _choose(
     return None
 
 
-def _targets(
-    classes: tuple[str, ...], classifier: ModelInfo | None, violations: Violations
-) -> tuple[int, ...]:
+def _targets(classes: tuple[str, ...], classifier: ModelInfo | None, violations: Violations) -> tuple[int, ...]:
     if classifier is None:
         return ()
     indices = {label: index for index, label in enumerate(classifier.classes)}
@@ -246,9 +242,7 @@ def _targets(
     return tuple(targets)
 
 
-def _explain_options(
-    wanted: ExplainOptions, classifier: ModelInfo | None, violations: Violations
-) -> ExplainOptions:
+def _explain_options(wanted: ExplainOptions, classifier: ModelInfo | None, violations: Violations) -> ExplainOptions:
     if classifier is None:
         return wanted
     names = [method.name for method in classifier.methods]
@@ -256,8 +250,7 @@ def _explain_options(
     violations.check(
         method in names or wanted.method == AUTO_METHOD,
         "attribution.method",
-        f"The model {classifier.name} offers no method {method[:64]!a}; "
-        f"use {', '.join([AUTO_METHOD, *names])}.",
+        f"The model {classifier.name} offers no method {method[:64]!a}; use {', '.join([AUTO_METHOD, *names])}.",
     )
     steps = wanted.steps if method in STEPPED_METHODS else ExplainOptions().steps
     return ExplainOptions(method=method, steps=steps)
@@ -299,9 +292,7 @@ def _outputs(
 
 def _not_served(model: str, outputs: Set[Output]) -> ModelNotFound:
     names = " and ".join(sorted(output.value for output in outputs))
-    return ModelNotFound(
-        f"No {model} is served, so there are no {names}; do not ask for them.", field="outputs"
-    )
+    return ModelNotFound(f"No {model} is served, so there are no {names}; do not ask for them.", field="outputs")
 
 
 def _classify_plan(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from saaa.client import Client
 from saaa.images import encode_png
 from saaa.v1 import analysis_pb2 as pb
 from saaa.work import ItemResult, ModelInfo, Work, WorkBatch
@@ -168,6 +171,26 @@ async def test_a_batch_of_eight_says_what_eight_single_calls_say(
             assert recording.sizes[work] == [1] * 9 + [8]
     for alone, together in zip(single, batched, strict=True):
         assert_close(alone, together, absolute=0, relative=1e-5)
+
+
+def test_serve_command_in_front_of_a_running_torchserve(torchserve: TorchServeProcess) -> None:
+    command = [sys.executable, "-m", "serving.cli", "serve", "--port", "0"]
+    addresses = ["--backend_address", torchserve.inference_address]
+    addresses += ["--management_address", torchserve.management_address]
+    process = subprocess.Popen([*command, *addresses], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.endswith("(torchserve, 2 models)\n")
+        with Client(line.split()[2]) as client:
+            assert client.analyze(pictures(1)[0]).captions
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        # TorchServe is somebody else's and goes on.
+        assert torchserve.pid is not None
+    finally:
+        process.kill()
+        process.wait()
 
 
 async def test_torchserve_may_die_and_come_back(torchserve: TorchServeProcess, tiny_models: Path) -> None:

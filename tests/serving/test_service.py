@@ -6,6 +6,7 @@ import asyncio
 import csv
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -436,3 +437,18 @@ async def test_no_bad_picture_is_an_accident(caller: Caller, shared_data: Path) 
             assert set(told.fields) == {"image"}
             answered = False
         assert not (answered and row["expected"] == "rejected"), row
+
+
+async def test_cropping_model_keeps_image_coordinates() -> None:
+    models = (replace(CLASSIFIER, resize="crop"), replace(CAPTIONER, resize="crop"))
+    backend = PixelBackend(*models)
+    inside, outside = thing(1, (20, 0, 20, 20)), thing(2, (70, 0, 10, 10))
+    async with calling(backend) as caller:
+        answer = await caller.analyze(graph=pb.SceneGraph(objects=[inside, outside]))
+    region = answer.attributions[0].region
+    # The middle square of 80 x 40.
+    assert (region.x, region.y, region.width, region.height) == (20, 0, 40, 40)
+    assert answer.attributions[0].concepts[1].mass == 0
+    graph = next(batch for batch in backend.batches if batch.work is Work.CAPTION).items[0].graph
+    assert graph is not None
+    np.testing.assert_allclose(graph.boxes, [[0, 0, 8, 8], [16, 0, 16, 4]])
