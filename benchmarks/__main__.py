@@ -1,0 +1,23 @@
+"""`python -m benchmarks`: every measurement, one after the other. Needs the archives that `make demo` leaves."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+MEASUREMENTS = ("install", "scenes", "agreement", "latency")
+
+
+def main() -> None:
+    """Run each measurement as its own command would."""
+    if not Path("build/demo/models").is_dir():
+        sys.exit("build/demo/models is missing: run `make demo` first")
+    for name in MEASUREMENTS:
+        print(f"\n=== python -m benchmarks.{name}", flush=True)
+        sys.argv = [f"benchmarks.{name}"]
+        runpy.run_module(f"benchmarks.{name}", run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
