@@ -70,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SaaaError as error:
         print(f"saaa-train {name}: {error.message}", file=sys.stderr)
         return USAGE_ERROR
-    except KeyboardInterrupt:
-        print(f"saaa-train {name}: stopped", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"saaa-train {name}: {stop or 'stopped'}", file=sys.stderr)
         return INTERRUPTED
     return 0
 

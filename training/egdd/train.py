@@ -190,7 +190,7 @@ def _train_epoch(run: Run, log: Curves, stop: Stop) -> None:
         log.add(global_step, {"train/loss": value, "train/lr": max(g["lr"] for g in run.optimizer.param_groups)})
         if stop:
             _save(run, "last.pt", resumable=True)
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(f"stopped; continue with --resume {config.output_dir / 'last.pt'}")
     run.history.append({"epoch": run.epoch + 1, "train_loss": total / max(seen, 1)})
     run.epoch, run.step = run.epoch + 1, 0
 

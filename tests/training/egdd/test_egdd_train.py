@@ -110,7 +110,7 @@ def test_stop_and_resume_equals_uninterrupted(
 
     with monkeypatch.context() as patch:
         patch.setattr(torch.optim.AdamW, "step", counted)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match=r"--resume .*last\.pt"):
             train(options(class_folders, tmp_path))
     assert seen == steps
     train(options(class_folders, tmp_path, resume=tmp_path / "last.pt"))
