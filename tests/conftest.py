@@ -15,3 +15,13 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("needs the real data sets in ../shared/data, which are not part of the project")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the archives of a tiny untrained classifier and a tiny untrained captioner."""
+    from tests.tiny_models import make_archives  # brings torch, which most tests do without
+
+    folder = tmp_path_factory.mktemp("tiny-models")
+    make_archives(folder)
+    return folder

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from saaa import archive
@@ -72,11 +71,3 @@ def make_graph(seed: int = 0) -> RoleGraph:
         boxes=np.array([first, first, second, union], np.float32),
         edges=np.array([[0, 1, 0], [1, 0, 1], [0, 3, 2], [3, 0, 3], [3, 2, 4], [2, 3, 5]]),
     )
-
-
-@pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny classifier and a tiny captioner."""
-    folder = tmp_path_factory.mktemp("tiny-models")
-    make_archives(folder)
-    return folder

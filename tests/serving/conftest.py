@@ -10,9 +10,6 @@ from pathlib import Path
 import pytest
 
 from serving.backends.process import TorchServeOptions, TorchServeProcess
-from tests.tiny_models import tiny_models
-
-__all__ = ["tiny_models", "torchserve"]
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,0 @@
-"""Tiny models for the executor."""
-
-from tests.tiny_models import tiny_models
-
-__all__ = ["tiny_models"]
