@@ -80,6 +80,8 @@ class EgaConfig:
     """Share of each node's features that is dropped in training."""
     explanation_weight: float = 0.0
     """Weight of the explanation loss: words are chosen while attending to the nodes they name; 0 is off."""
+    naming_weight: float = 0.0
+    """Weight of telling each node's name from its memory, a side task that trains the encoder; 0 is off."""
     clip_grad: float | None = 5.0
     """Largest norm of the gradient."""
     ema: float = 0.0
@@ -101,7 +103,7 @@ class EgaConfig:
         for name in ("batch_size", "epochs", "captions_per_region", "val_every", "width", "max_nodes"):
             check(name, getattr(self, name), at_least=1)
         check("max_tokens", self.max_tokens, at_least=3, at_most=MAX_WORDS_LIMIT + 2)
-        for name in ("layers", "warmup_epochs", "weight_decay", "explanation_weight", "seed"):
+        for name in ("layers", "warmup_epochs", "weight_decay", "explanation_weight", "naming_weight", "seed"):
             check(name, getattr(self, name), at_least=0)
         for name in ("dropout", "smoothing", "ema", "feature_dropout"):
             check(name, getattr(self, name), at_least=0, below=1)

@@ -20,7 +20,7 @@ from saaa.models.captioner.graphs import GraphBatch, collate
 from saaa.models.captioner.vocabulary import BOS, EOS, Vocabulary
 from saaa.models.features import FeatureConfig, FeatureExtractor
 from saaa.role_graph import RoleGraph
-from training.ega.explanation import align
+from training.ega.explanation import align, name_nodes
 from training.ega.published import ImageFolder, Region
 from training.progress import progress
 
@@ -154,6 +154,8 @@ class Batch:
     """int64 (B, T), as many columns as the longest needs."""
     lengths: Tensor
     """int64 (B,)"""
+    names: Tensor
+    """int64 (B, N): the number of each node's name, -1 for none; see `name_nodes`."""
     named: Tensor
     """(B, T, N): the nodes that each token names, see `align`; zero unless the set is aligned."""
 
@@ -195,6 +197,10 @@ class CaptionSet:
         assert bool((self.captions[:, 0] == BOS).all())
         nodes = self.graphs.mask.shape[1]
         self.named = torch.zeros(*self.captions.shape, nodes, dtype=torch.float16)
+        called, self.name_count = name_nodes((region.graph for region in regions), nodes)
+        self.names = torch.full((len(regions), nodes), -1)
+        for row, numbers in enumerate(called):
+            self.names[row, : len(numbers)] = torch.tensor(numbers)
         row = 0
         for region in regions if aligned else ():
             for caption in region.captions:
@@ -224,6 +230,7 @@ class CaptionSet:
             graphs=graphs,
             captions=captions.to(device),
             lengths=lengths.to(device),
+            names=self.names[self.region_of[rows], : regions.shape[1]].to(device),
             named=self.named[rows, : captions.shape[1], : regions.shape[1]].float().to(device),
         )
 

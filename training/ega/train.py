@@ -144,9 +144,12 @@ class Trainer:
                 dropout=config.dropout,
             )
         ).to(config.device)
+        # Only a means of training: it is no part of the captioner.
+        self.naming = nn.Linear(config.width, max(1, data.train.name_count)).to(config.device)
         self.average = copy.deepcopy(self.captioner).requires_grad_(False) if config.ema else None
-        decayed = [p for p in self.captioner.parameters() if p.ndim > 1]
-        others = [p for p in self.captioner.parameters() if p.ndim <= 1]
+        parameters = [*self.captioner.parameters(), *self.naming.parameters()]
+        decayed = [p for p in parameters if p.ndim > 1]
+        others = [p for p in parameters if p.ndim <= 1]
         self.optimiser = torch.optim.AdamW(
             [
                 {"params": decayed, "weight_decay": config.weight_decay},
@@ -213,6 +216,10 @@ class Trainer:
         if config.explanation_weight:
             wanted = batch.named[taught.rows, taught.steps + 1]
             loss = loss + config.explanation_weight * explanation_loss(taught.attention, wanted)
+        if config.naming_weight:
+            known = batch.names >= 0
+            told = nn.functional.cross_entropy(self.naming(taught.memory[known]), batch.names[known], reduction="sum")
+            loss = loss + config.naming_weight * told / known.sum().clamp(min=1)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if config.clip_grad is not None:
@@ -261,6 +268,7 @@ class Trainer:
         """What resuming needs beside the model."""
         return {
             "raw": self.captioner.state_dict(),
+            "naming": self.naming.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "best": self.best,
@@ -290,6 +298,7 @@ class Trainer:
                 if key.startswith("captioner.")
             }
             self.served.load_state_dict(served if self.average is not None else content["raw"])
+            self.naming.load_state_dict(content["naming"])
             self.optimiser.load_state_dict(content["optimiser"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(f"{path} does not fit: {error}") from error

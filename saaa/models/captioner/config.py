@@ -50,14 +50,10 @@ class CaptionerConfig:
             if value < least.get(name, 1):
                 raise OptionInvalid(f"{name} is {value}; give at least {least.get(name, 1)}.", field=name)
         if self.max_words > MAX_WORDS_LIMIT:
-            raise OptionInvalid(
-                f"max_words is {self.max_words}; give at most {MAX_WORDS_LIMIT}.", field="max_words"
-            )
+            raise OptionInvalid(f"max_words is {self.max_words}; give at most {MAX_WORDS_LIMIT}.", field="max_words")
         if self.region_size % 2:
             raise OptionInvalid(
                 f"region_size is {self.region_size}; the order table needs an even one.", field="region_size"
             )
         if not 0 <= self.dropout < 1:
-            raise OptionInvalid(
-                f"dropout is {self.dropout}; give 0 or more and less than 1.", field="dropout"
-            )
+            raise OptionInvalid(f"dropout is {self.dropout}; give 0 or more and less than 1.", field="dropout")

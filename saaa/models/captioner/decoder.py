@@ -59,9 +59,7 @@ def _lstm(inputs: int, width: int) -> nn.LSTMCell:
     nn.init.zeros_(cell.bias_ih)
     nn.init.zeros_(cell.bias_hh)
     with torch.no_grad():
-        cell.bias_ih[width : 2 * width] = (
-            1.0  # the forget gate, in PyTorch's order input, forget, cell, output
-        )
+        cell.bias_ih[width : 2 * width] = 1.0  # the forget gate, in PyTorch's order input, forget, cell, output
     return cell
 
 
@@ -138,14 +136,10 @@ class Decoder(nn.Module):
         reads; erase and add.
         """
         linear = nn.functional.linear
-        gates = (
-            guide.gates + word_gates + linear(torch.cat([state.hidden2, state.hidden1], -1), weights.lstm1)
-        )
+        gates = guide.gates + word_gates + linear(torch.cat([state.hidden2, state.hidden1], -1), weights.lstm1)
         h1, cell1 = _apply_gates(gates, state.cell1)
 
-        balance, stay = self.gate(torch.cat([h1, _read(state.attention, state.memory)], -1)).split(
-            [1, 3], dim=-1
-        )
+        balance, stay = self.gate(torch.cat([h1, _read(state.attention, state.memory)], -1)).split([1, 3], dim=-1)
         balance, stay = torch.sigmoid(balance), torch.softmax(stay, dim=-1)
         # Keys and the first layer of the writer look at the same memories: one product for both.
         keys, seen = linear(state.memory, weights.memory).chunk(2, dim=-1)

@@ -74,9 +74,7 @@ def search(decoder: Decoder, state: State, guide: Guide, *, width: int, max_word
         grown = decoder.log_probabilities(state.hidden2).view(images, width, vocabulary)
         if step == max_words:
             grown = grown + only_end
-        grown = torch.where(
-            ended[..., None], only_end, grown
-        )  # an ended caption goes on as itself, at no cost
+        grown = torch.where(ended[..., None], only_end, grown)  # an ended caption goes on as itself, at no cost
         total = (scores[..., None] + grown).flatten(1)
 
         best = grown[torch.arange(images, device=device), greedy].argmax(-1) + greedy * vocabulary

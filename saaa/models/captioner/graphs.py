@@ -35,9 +35,7 @@ class GraphBatch:
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> GraphBatch:
         """The same on another device; `dtype` is applied to the edge weights only."""
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return GraphBatch(
-            **{k: v.to(device, dtype if v.is_floating_point() else None) for k, v in moved.items()}
-        )
+        return GraphBatch(**{k: v.to(device, dtype if v.is_floating_point() else None) for k, v in moved.items()})
 
     def select(self, rows: Tensor) -> GraphBatch:
         """The graphs of `rows` (int64), trimmed to the most nodes among them."""

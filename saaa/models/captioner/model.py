@@ -25,6 +25,8 @@ class Taught:
     """(tokens, N)"""
     rows: Tensor
     """int64 (tokens,): which caption of the batch."""
+    memory: Tensor
+    """(B, N, width): what the encoder made of each node, captions in the order given."""
     steps: Tensor
     """int64 (tokens,): how many words of it came before; the target is token steps + 1."""
 
@@ -50,9 +52,7 @@ class Captioner(nn.Module):
         memory = self.encoder(regions, graphs)
         return self.decoder.begin(memory, self.image(image, memory, graphs.mask), graphs)
 
-    def teach(
-        self, regions: Tensor, image: Tensor, graphs: GraphBatch, captions: Tensor, lengths: Tensor
-    ) -> Taught:
+    def teach(self, regions: Tensor, image: Tensor, graphs: GraphBatch, captions: Tensor, lengths: Tensor) -> Taught:
         """Run over given captions.
 
         Args:
@@ -61,6 +61,7 @@ class Captioner(nn.Module):
             lengths: int64 (B,), tokens of each caption with BOS (and EOS where not cut off), at least 2.
         """
         state, guide = self.begin(regions, image, graphs)
+        memory = state.memory
         # Longest first: the captions still running are always the first rows, and no step works on ended
         # ones.
         order = torch.argsort(lengths, descending=True, stable=True)
@@ -83,6 +84,7 @@ class Captioner(nn.Module):
             targets=torch.cat([captions[:count, step + 1] for step, count in enumerate(running)]),
             attention=torch.cat(attention),
             rows=torch.cat([order[:count] for count in running]),
+            memory=memory,
             steps=torch.arange(steps, device=order.device).repeat_interleave(
                 torch.tensor(running, device=order.device)
             ),

@@ -67,6 +67,4 @@ class Vocabulary:
     @classmethod
     def of(cls, captions: Iterable[str], markers: Sequence[str] = ("BOS", "EOS", "UNK")) -> Vocabulary:
         """A vocabulary of every word of `captions`, in alphabetical order after the markers."""
-        return cls(
-            (*markers, *sorted({word for caption in captions for word in caption.split()} - set(markers)))
-        )
+        return cls((*markers, *sorted({word for caption in captions for word in caption.split()} - set(markers))))

@@ -1,7 +1,7 @@
 import torch
 
 from saaa.scene_graph import Box, Relationship, SceneGraph, SceneObject
-from training.ega.explanation import align, explanation_loss
+from training.ega.explanation import align, explanation_loss, name_nodes
 
 BOX = Box(0, 0, 9, 9)
 GRAPH = SceneGraph(
@@ -32,6 +32,22 @@ def test_an_attribute_without_an_object_is_shared():
     caption = "it is red"
     assert named(caption)[2] == [1, 4]
     assert align(caption.split(), GRAPH, 10)[2, [1, 4]].tolist() == [0.5, 0.5]
+
+
+def test_words_between_two_objects_are_the_relationship_that_joins_them():
+    assert named("a lamp beside the coffee table") == [[], [3], [5], [], [0], [0]]
+    assert named("a lamp and another coffee table")[2:4] == [[], []]  # "and" starts anew
+
+
+def test_names_are_numbered_by_what_kind_of_node_bears_them():
+    other = SceneGraph((SceneObject(1, "red", BOX, ("red",)), SceneObject(2, "lamp", BOX)))
+    numbers, count = name_nodes([GRAPH, other], max_nodes=10)
+    # Only "red" as an attribute and "lamp" are borne twice; everything else is -1.
+    assert count == 2
+    red, lamp = numbers[0][1], numbers[0][3]
+    assert {red, lamp} == {0, 1}
+    assert numbers == [[-1, red, -1, lamp, red, -1], [-1, red, lamp]]
+    assert name_nodes([GRAPH, other], max_nodes=2)[0] == [[-1, 0], [-1, 0]]
 
 
 def test_part_of_a_name_is_no_name():

@@ -60,7 +60,7 @@ def test_training_learns_and_leaves_its_files(trained):
 
 def test_resuming_gives_what_an_uninterrupted_run_gives(world, tmp_path):
     """Weights, optimiser, random state and schedule all come back: the second epoch is bit for bit the same."""
-    config = config_for(world, tmp_path, ema=0.5, schedule="cosine", dropout=0.5, captions_per_region=1)
+    config = config_for(world, tmp_path, ema=0.5, schedule="cosine", captions_per_region=1, naming_weight=0.5)
     seed_everything(config.seed)
     data = load_data(config)
     with curves(tmp_path) as board:
