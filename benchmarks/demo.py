@@ -25,6 +25,21 @@ PHOTOS_SHOWN = 6
 MINUTES = {"world": 12, "photos": 15}
 CREATIVE_COMMONS_SHARABLE = {4, 5, 7}
 
+EGDD_WORLD = (
+    "--pretrained efficientnet_lite0 --input_size 128 --epochs 6 --warmup_epochs 0.5 --batch_size 32 --lr 2e-3 "
+    "--layer_decay 0.9 --freeze_below 0.28 --min_crop 0.6 --ema 0.97 --drop_path 0 --aa none --reprob 0"
+).split()
+EGDD_PHOTOS = (
+    "--pretrained efficientnet_lite0 --input_size 192 --epochs 12 --warmup_epochs 1 --batch_size 32 --lr 1e-3 "
+    "--layer_decay 0.85 --freeze_below 0.13 --min_crop 0.5 --mixup 0.2 --ema 0.97 --drop_path 0.1 --aa none --reprob 0"
+).split()
+EGA_WORLD = (
+    "--pretrained efficientnet_lite0 --width 192 --epochs 5 --warmup_epochs 0.3 --batch_size 64 --lr 2e-3 "
+    "--schedule cosine --ema 0.99 --weight_decay 0.05 --feature_dropout 0.2 --explanation_weight 1.0 --naming_weight 0.5"
+).split()
+SERVED = {"egdd": "last.pt", "ega": "best.pt"}
+"""EGDD serves the last epoch, because the photographs have no second held-out set to choose one by."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -103,7 +118,7 @@ def seed(config: World | Photos) -> tuple[str, str]:
 def archive_and_evaluate(kind: str, name: str, out: Path, models: Path, data: Path) -> dict[str, Any]:
     """Make the archive of a training run, then measure the archive itself on held-out data."""
     archive, metrics = models / f"{name}.mar", out / kind / "held_out.json"
-    checkpoint = out / kind / "checkpoint-best.pt"
+    checkpoint = out / kind / SERVED[kind]
     command("saaa-train", "archive", kind, "--checkpoint", checkpoint, "--output", archive, "--name", name)
     command("saaa-train", "evaluate", kind, "--archive", archive, "--data_path", data, "--output", metrics)
     result: dict[str, Any] = json.loads(metrics.read_text())

@@ -10,7 +10,7 @@ from saaa import archive
 from saaa.models.classifier import Classifier
 from saaa.models.features import FeatureConfig, FeatureExtractor
 from training.ega.config import EgaConfig
-from training.egdd.pretrained import load_efficientnet_lite0
+from training.pretrained import load_efficientnet_lite0
 
 
 def make_extractor(config: EgaConfig) -> FeatureExtractor:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from saaa.errors import OptionInvalid
 from saaa.models.captioner.config import MAX_WORDS_LIMIT
-from training.egdd.config import check
+from training.options import check
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from saaa.errors import OptionInvalid
 from saaa.models.classifier import Classifier, ClassifierConfig, check_architecture
 from training.egdd.config import EgddConfig
-from training.egdd.pretrained import load_efficientnet_lite0
+from training.pretrained import load_efficientnet_lite0
 
 
 @dataclass(frozen=True)

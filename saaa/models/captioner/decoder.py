@@ -131,7 +131,7 @@ class Decoder(nn.Module):
     def step(self, state: State, guide: Guide, word_gates: Tensor, weights: StepWeights) -> State:
         """Read one word (its gates, (R, 4 width)) and give the next state; `hidden2` scores the next word.
 
-        Facts of the published decoder, in order: first LSTM; gates b (content or flow) and s (how far the
+        The published decoder (ASG2Caption), in order: first LSTM; gates b (content or flow) and s (how far the
         flow goes); content attention c; flow attention f; a = b c + (1 - b) f; second LSTM over what a
         reads; erase and add.
         """

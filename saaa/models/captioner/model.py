@@ -32,7 +32,7 @@ class Taught:
 
 
 class Captioner(nn.Module):
-    """Facts of the published captioner, sections 2.2 and 2.3; `config` has the sizes."""
+    """The published captioner (ASG2Caption, role-aware graph encoder and memory-flow decoder); `config` has the sizes."""
 
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()

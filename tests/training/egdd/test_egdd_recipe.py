@@ -14,7 +14,6 @@ from PIL import Image, ImageOps
 from saaa.errors import DataError, OptionInvalid
 from saaa.models.classifier import Classifier
 from training.egdd.config import EgddConfig
-from training.egdd.pretrained import load_efficientnet_lite0
 from training.egdd.recipe import (
     build_classifier,
     build_mixing,
@@ -23,6 +22,7 @@ from training.egdd.recipe import (
     build_transform,
     training_mode,
 )
+from training.pretrained import load_efficientnet_lite0
 from training.seeding import seed_everything
 
 CLASSES = ("bath", "den", "hall")
