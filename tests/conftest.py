@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# As the console commands do, before any test loads torch: waiting threads sleep instead of spinning.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -7,6 +7,7 @@ written with underscores or hyphens alike.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 2 the options or the data are wrong (one line on standard error says what), 130
         stopped by the user.
     """
+    # Read when torch loads its thread pool: threads that wait for each other sleep instead of spinning. On a machine
+    # that also does something else, spinning makes training several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     words = list(sys.argv[1:] if arguments is None else arguments)
     name, rest = _split(words)
     if name is None:
