@@ -61,9 +61,7 @@ def captions(analysis: Analysis) -> list[str]:
 
 def difference(name: str, left: Analysis, right: Analysis) -> float:
     """The largest absolute difference between two answers in what `name` says."""
-    return max(
-        float(np.abs(a - b).max()) for a, b in zip(numbers(name, left), numbers(name, right), strict=True)
-    )
+    return max(float(np.abs(a - b).max()) for a, b in zip(numbers(name, left), numbers(name, right), strict=True))
 
 
 def numbers(name: str, analysis: Analysis) -> Iterator[np.ndarray]:
@@ -106,9 +104,7 @@ def batch_of(model: ModelInfo, questions: list[Question]) -> WorkBatch:
         pixels.append(fitted)
         items.append(WorkItem(graph=graph.with_boxes(geometry.to_input(graph.boxes))))
     work = Work.EXPLAIN if model.kind is ModelKind.EGDD else Work.CAPTION
-    return WorkBatch(
-        model=model.name, version=model.version, work=work, pixels=np.stack(pixels), items=tuple(items)
-    )
+    return WorkBatch(model=model.name, version=model.version, work=work, pixels=np.stack(pixels), items=tuple(items))
 
 
 def arrays(result: ItemResult) -> Iterator[np.ndarray]:

@@ -34,8 +34,9 @@ EGDD_PHOTOS = (
     "--layer_decay 0.85 --freeze_below 0.13 --min_crop 0.5 --mixup 0.2 --ema 0.97 --drop_path 0.1 --aa none --reprob 0"
 ).split()
 EGA_WORLD = (
-    "--pretrained efficientnet_lite0 --width 192 --epochs 6 --warmup_epochs 0.3 --batch_size 64 --lr 2e-3 "
-    "--schedule cosine --ema 0.99 --weight_decay 0.05 --feature_dropout 0.2 --explanation_weight 1.0 --naming_weight 0.5"
+    "--pretrained efficientnet_lite0 --width 192 --epochs 5 --warmup_epochs 0.3 --batch_size 64 --lr 2e-3 "
+    "--schedule cosine --ema 0.99 --weight_decay 0.05 --feature_dropout 0.2 "
+    "--explanation_weight 1.0 --naming_weight 0.5"
 ).split()
 SERVED = {"egdd": "last.pt", "ega": "best.pt"}
 """EGDD serves the last epoch, because the photographs have no second held-out set to choose one by."""
@@ -92,7 +93,9 @@ def photos(config: Photos) -> None:
     steps, out = Steps(), fresh(config.output)
     scenes15, models = config.data / "scenes15", out / "models"
     with steps.step("train EGDD"):
-        command("saaa-train", "egdd", *EGDD_PHOTOS, "--data_path", scenes15, "--output_dir", out / "egdd", *seed(config))
+        command(
+            "saaa-train", "egdd", *EGDD_PHOTOS, "--data_path", scenes15, "--output_dir", out / "egdd", *seed(config)
+        )
     with steps.step("archive and evaluate"):
         egdd = archive_and_evaluate("egdd", "photos", out, models, scenes15 / "val")
     questions = [Question(path) for path in one_of_each_class(scenes15 / "val", PHOTOS_SHOWN)]
@@ -178,7 +181,7 @@ def ask(steps: Steps, models: Path, questions: list[Question]) -> list[ReportEnt
         for question in questions:
             image = question.path.read_bytes()
             analysis = client.analyze(image, graph=question.graph)
-            entries.append(ReportEntry(question.path.name, image, analysis, None))
+            entries.append(ReportEntry(file=question.path.name, image_bytes=image, analysis=analysis))
             said = analysis.captions[0].text if analysis.captions else "(no captioner)"
             print(f"  {question.path.name:<18}{analysis.graph_source:<10}{analysis.predictions[0].label:<16}{said}")
         return entries

@@ -44,17 +44,21 @@ def main(config: Latency) -> None:
         "everything": lambda client: client.analyze(image, graph),
     }
     models = config.demo / "models"
-    with facade(models, "torchserve") as first, facade(models, "local") as second:
-        with Client(first) as torchserve, Client(second) as local:
-            clients = {"torchserve": torchserve, "local": local}
-            print(f"\n{'median ms a request':<28}" + "".join(f"{name:>12}" for name in clients))
-            for kind, ask in kinds.items():
-                times = measured(ask, clients, config.rounds)
-                print(f"{kind:<28}" + "".join(f"{statistics.median(times[name]):12.1f}" for name in clients))
-            print(f"\n{f'requests a second, {CALLERS} callers':<28}" + "".join(f"{name:>12}" for name in clients))
-            for kind, ask in kinds.items():
-                rates = [rate(ask, client, config.rounds * 4) for client in clients.values()]
-                print(f"{kind:<28}" + "".join(f"{value:12.1f}" for value in rates))
+    with (
+        facade(models, "torchserve") as first,
+        facade(models, "local") as second,
+        Client(first) as torchserve,
+        Client(second) as local,
+    ):
+        clients = {"torchserve": torchserve, "local": local}
+        print(f"\n{'median ms a request':<28}" + "".join(f"{name:>12}" for name in clients))
+        for kind, ask in kinds.items():
+            times = measured(ask, clients, config.rounds)
+            print(f"{kind:<28}" + "".join(f"{statistics.median(times[name]):12.1f}" for name in clients))
+        print(f"\n{f'requests a second, {CALLERS} callers':<28}" + "".join(f"{name:>12}" for name in clients))
+        for kind, ask in kinds.items():
+            rates = [rate(ask, client, config.rounds * 4) for client in clients.values()]
+            print(f"{kind:<28}" + "".join(f"{value:12.1f}" for value in rates))
 
 
 def measured(ask: Callable[[Client], object], clients: dict[str, Client], rounds: int) -> dict[str, list[float]]:

@@ -1,7 +1,7 @@
 """What crosses the seam between the facade and a model: batches of work in, one result an item out.
 
 Plain dataclasses and NumPy arrays: no torch, no protobuf (`saaa.wire` packs them into bytes). The facade makes a
-`WorkBatch`, a backend runs it (`saaa.runtime.executor` does the computing), and gives one `ItemResult` an item, in order.
+`WorkBatch`, a backend runs it (`saaa.runtime.executor` computes) and gives one `ItemResult` an item, in order.
 """
 
 from __future__ import annotations

@@ -25,9 +25,7 @@ ENVIRONMENT = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
 
 def blocks(language: str, containing: str) -> str:
     """The one fenced block of that language that holds the text."""
-    found = [
-        text for text in re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL) if containing in text
-    ]
+    found = [text for text in re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL) if containing in text]
     assert len(found) == 1, f"the README has {len(found)} {language} blocks with {containing!r}"
     return found[0]
 
@@ -64,9 +62,7 @@ def test_client_example_runs(tiny_models: Path, tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(photograph(0, 1))
     with served(tiny_models) as port:
         code = blocks("python", "Client(").replace("127.0.0.1:50051", f"127.0.0.1:{port}")
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     # One line for the class, one for the map, one for the caption.
     assert len(done.stdout.splitlines()) >= 3, done.stdout

@@ -75,9 +75,7 @@ class AnalyzeOptions(TypedDict, total=False):
     """At most 128 printable ASCII characters, echoed in the answer and in logs."""
 
 
-def analyze_request(
-    image: Image, graph: Mapping[str, Any] | None, options: AnalyzeOptions
-) -> pb.AnalyzeRequest:
+def analyze_request(image: Image, graph: Mapping[str, Any] | None, options: AnalyzeOptions) -> pb.AnalyzeRequest:
     """Build the message for `Client.analyze`.
 
     Raises:
@@ -210,8 +208,7 @@ def _attribution(message: pb.Attribution) -> Attribution:
         grid=np.array(message.grid.values, dtype=np.float32).reshape(shape),
         region=Region(x=region.x, y=region.y, width=region.width, height=region.height),
         concepts=tuple(
-            Concept(node=_node(entry.node), mass=entry.mass, density=entry.density)
-            for entry in message.concepts
+            Concept(node=_node(entry.node), mass=entry.mass, density=entry.density) for entry in message.concepts
         ),
         completeness_gap=message.completeness_gap if message.HasField("completeness_gap") else None,
     )
@@ -247,9 +244,7 @@ def _graph(message: pb.SceneGraph) -> Graph:
             for thing in message.objects
         ),
         relationships=tuple(
-            GraphRelationship(
-                id=link.id, subject_id=link.subject_id, object_id=link.object_id, name=link.name
-            )
+            GraphRelationship(id=link.id, subject_id=link.subject_id, object_id=link.object_id, name=link.name)
             for link in message.relationships
         ),
     )
@@ -309,9 +304,7 @@ def _required(entry: Mapping[str, Any], key: str, field: str) -> Any:
     return entry[key]
 
 
-def _list(
-    entry: Mapping[str, Any], key: str, field: str, *, required: bool = True
-) -> Sequence[Mapping[str, Any]]:
+def _list(entry: Mapping[str, Any], key: str, field: str, *, required: bool = True) -> Sequence[Mapping[str, Any]]:
     if not isinstance(entry, Mapping):
         raise RequestInvalid(field, "must be region JSON: an object with the key 'objects'")
     value = _required(entry, key, field) if required else entry.get(key) or []

@@ -74,9 +74,7 @@ class FeatureConfig:
                 field="crop_fraction",
             )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise OptionInvalid(
-                "mean and std need 3 numbers each, and those of std must be positive.", field="std"
-            )
+            raise OptionInvalid("mean and std need 3 numbers each, and those of std must be positive.", field="std")
 
 
 def box_geometry(boxes: Tensor, size: int) -> Tensor:
@@ -162,9 +160,7 @@ class FeatureExtractor(nn.Module):
         levels: list[Tensor] = self.backbone(inputs)
         boxes = [b.to(inputs) for b in boxes]
         pooled = [
-            roi_align(
-                level.contiguous(), boxes, self.config.grid, level.shape[-1] / size, SAMPLES, True
-            ).flatten(1)
+            roi_align(level.contiguous(), boxes, self.config.grid, level.shape[-1] / size, SAMPLES, True).flatten(1)
             for level in levels
         ]
         regions = torch.cat([*pooled, box_geometry(torch.cat(boxes), size)], dim=1)
@@ -227,9 +223,7 @@ def _build(config: FeatureConfig) -> Any:
     failure: Exception | None = None
     for options in attempts:
         try:
-            return timm.create_model(
-                config.architecture, features_only=True, out_indices=config.levels, **options
-            )
+            return timm.create_model(config.architecture, features_only=True, out_indices=config.levels, **options)
         except TypeError as error:
             failure = error
         except Exception as error:  # timm has no common error for a network without such maps

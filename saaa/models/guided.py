@@ -58,9 +58,7 @@ class GuidedCaptioner(nn.Module):
         """
         check_options(options)
         if len(pixels) != len(graphs):
-            raise OptionInvalid(
-                f"{len(pixels)} images came with {len(graphs)} graphs; give one each.", field="graph"
-            )
+            raise OptionInvalid(f"{len(pixels)} images came with {len(graphs)} graphs; give one each.", field="graph")
         if not graphs:
             return []
         config = self.captioner.config
@@ -77,9 +75,7 @@ class GuidedCaptioner(nn.Module):
         found = search(self.captioner.decoder, state, guide, width=options.beam_width, max_words=max_words)
         return self._results(found, [len(graph.types) for graph in graphs], options.count)
 
-    def _results(
-        self, found: Hypotheses, nodes: Sequence[int], count: int
-    ) -> list[tuple[CaptionResult, ...]]:
+    def _results(self, found: Hypotheses, nodes: Sequence[int], count: int) -> list[tuple[CaptionResult, ...]]:
         tokens = found.tokens.tolist()
         lengths = found.lengths.tolist()
         scores = found.scores.tolist()
@@ -122,9 +118,7 @@ class GuidedCaptioner(nn.Module):
                 "max_words": config.max_words,
             },
             card=dict(card),
-            tensors={
-                key: value.detach().cpu().contiguous().numpy() for key, value in self.state_dict().items()
-            },
+            tensors={key: value.detach().cpu().contiguous().numpy() for key, value in self.state_dict().items()},
         )
 
     @classmethod
@@ -135,9 +129,7 @@ class GuidedCaptioner(nn.Module):
             ArchiveError: the archive holds another kind of model, lacks a setting, or its weights do not fit.
         """
         if archive.kind is not ModelKind.EGA:
-            raise ArchiveError(
-                f"Archive {archive.name!r} holds a model of kind {archive.kind.value}, not ega."
-            )
+            raise ArchiveError(f"Archive {archive.name!r} holds a model of kind {archive.kind.value}, not ega.")
         try:
             vocabulary = Vocabulary(tuple(archive.config["vocabulary"]))
             features = FeatureExtractor.described(archive.config)
@@ -147,9 +139,7 @@ class GuidedCaptioner(nn.Module):
             # A copy: arrays read from a file may not be writable.
             guided.load_state_dict({key: torch.tensor(value) for key, value in archive.tensors.items()})
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SaaaError) as error:
-            raise ArchiveError(
-                f"Archive {archive.name!r} does not describe a usable captioner: {error}"
-            ) from error
+            raise ArchiveError(f"Archive {archive.name!r} does not describe a usable captioner: {error}") from error
         return guided.requires_grad_(False)
 
 

@@ -220,9 +220,7 @@ def _list(analysis: Analysis) -> Image.Image:
     for link in graph.relationships:
         ends = [styles[key] for key in (link.subject_id, link.object_id) if key in styles]
         if len(ends) == 2:
-            first, second = (
-                [(end.badge, end, _TAG), (shorten(end.title, _TAG, 100), None, _TAG)] for end in ends
-            )
+            first, second = ([(end.badge, end, _TAG), (shorten(end.title, _TAG, 100), None, _TAG)] for end in ends)
             rows.append((28, [*first, (shorten(link.name, _SMALL, 90), None, _SMALL), *second]))
     canvas = Image.new("RGB", (_SIDE, sum(height for height, _ in rows)), colors.PAPER)
     draw = ImageDraw.Draw(canvas)
@@ -235,9 +233,7 @@ def _list(analysis: Analysis) -> Image.Image:
     return canvas
 
 
-def _row(
-    draw: ImageDraw.ImageDraw, top: int, height: int, parts: list[tuple[str, NodeStyle | None, int]]
-) -> None:
+def _row(draw: ImageDraw.ImageDraw, top: int, height: int, parts: list[tuple[str, NodeStyle | None, int]]) -> None:
     left = 0
     middle = top + height / 2
     for text, style, size in parts:

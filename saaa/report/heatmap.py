@@ -54,9 +54,7 @@ class Scale:
         return colors.DIVERGING if self.signed else colors.SEQUENTIAL
 
 
-def spread(
-    grid: NDArray[np.float32], region: Region, size: tuple[int, int], scale: float
-) -> NDArray[np.float64]:
+def spread(grid: NDArray[np.float32], region: Region, size: tuple[int, int], scale: float) -> NDArray[np.float64]:
     """Interpolate a map bilinearly onto the pixels of a picture.
 
     Args:

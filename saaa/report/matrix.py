@@ -69,9 +69,7 @@ def _shown(word: CaptionWord) -> str:
     return shorten(word.text, _TEXT, 200)
 
 
-def _block(
-    draw: ImageDraw.ImageDraw, words: list[CaptionWord], styles: tuple[NodeStyle, ...], top: int
-) -> None:
+def _block(draw: ImageDraw.ImageDraw, words: list[CaptionWord], styles: tuple[NodeStyle, ...], top: int) -> None:
     for i, style in enumerate(styles):
         middle = top + _WORDS + i * _CELL + _CELL / 2
         draw.rounded_rectangle((MARGIN, middle - 9, MARGIN + 22, middle + 9), radius=4, fill=style.color)
@@ -90,9 +88,7 @@ def _block(
         color = styles[best].color if best is not None else colors.MUTED
         draw.rounded_rectangle((left + 2, top + 2, left + wide - 2, top + _WORDS - 4), radius=4, fill=color)
         center = left + wide / 2
-        draw.text(
-            (center, top + _WORDS / 2 - 1), _shown(word), colors.text_on(color), font(_TEXT), anchor="mm"
-        )
+        draw.text((center, top + _WORDS / 2 - 1), _shown(word), colors.text_on(color), font(_TEXT), anchor="mm")
         for i, (style, weight) in enumerate(zip(styles, word.node_weights, strict=True)):
             y = top + _WORDS + i * _CELL
             fill = colors.mix((246, 247, 249), style.color, float(min(1, max(0, weight))))

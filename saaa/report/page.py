@@ -101,9 +101,7 @@ def _index(cards: Sequence[Card]) -> str:
         return ""
     links = []
     for number, card in enumerate(cards, 1):
-        picture = (
-            f'<img alt="" src="{_data(card.thumbnail)}">' if card.thumbnail else '<span class="none">!</span>'
-        )
+        picture = f'<img alt="" src="{_data(card.thumbnail)}">' if card.thumbnail else '<span class="none">!</span>'
         links.append(
             f'<a href="#photo-{number}">{picture}<div><b>{escape(card.file)}</b>'
             f"<span>{escape(_headline(card))}</span></div></a>"
@@ -229,14 +227,11 @@ def _audit(analysis: Analysis) -> str:
             rows += [(role, _model(model)), (f"{role} archive SHA-256", model.archive_sha256)]
     rows += [("backend", provenance.backend), ("saaa", provenance.software_version)]
     lines = "".join(
-        f"<tr><th>{escape(name)}</th><td><code>{escape(value)}</code></td></tr>"
-        for name, value in rows
-        if value
+        f"<tr><th>{escape(name)}</th><td><code>{escape(value)}</code></td></tr>" for name, value in rows if value
     )
     longest = max(analysis.timings.values(), default=0.0) or 1.0
     times = "".join(
-        f'<div class="prediction"><span>{escape(stage)}</span>{_bar(value / longest)}'
-        f"<span>{value:.1f} ms</span></div>"
+        f'<div class="prediction"><span>{escape(stage)}</span>{_bar(value / longest)}<span>{value:.1f} ms</span></div>'
         for stage, value in analysis.timings.items()
     )
     return (

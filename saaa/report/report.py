@@ -36,9 +36,7 @@ class ReportEntry:
             raise ValueError(f"{self.file}: a report entry has either an analysis or an error")
 
 
-def write_report(
-    out_dir: str | Path, entries: Sequence[ReportEntry], *, title: str = "Image analysis"
-) -> Path:
+def write_report(out_dir: str | Path, entries: Sequence[ReportEntry], *, title: str = "Image analysis") -> Path:
     """Write the files of each photo, and `report.html` for all.
 
     A photo `<stem>.jpg` gives `<stem>.json` and, when analysed, `<stem>.attribution.<k>.png` (k from 0) and
@@ -84,10 +82,8 @@ def unique_stems(files: Sequence[str]) -> list[str]:
 
 def _write_entry(out: Path, name: str, entry: ReportEntry) -> Card:
     analysis = entry.analysis
-    if analysis is None:
-        answer = {"file": entry.file, "error": str(entry.error)}
-    else:
-        answer = analysis.to_json(file=entry.file)
+    refusal = {"file": entry.file, "error": str(entry.error)}
+    answer = refusal if analysis is None else analysis.to_json(file=entry.file)
     (out / f"{name}.json").write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
     card = Card(file=entry.file, analysis=analysis, error=entry.error)
     if analysis is None:

@@ -100,9 +100,7 @@ def test_nothing_is_broken_against_the_baseline(generate: ModuleType) -> None:
         ("  rpc GetModel(GetModelRequest) returns (GetModelResponse);\n", "", "RPC_NO_DELETE"),
     ],
 )
-def test_breaking_check_catches(
-    generate: ModuleType, protos_copy: Path, old: str, new: str, rule: str
-) -> None:
+def test_breaking_check_catches(generate: ModuleType, protos_copy: Path, old: str, new: str, rule: str) -> None:
     edit(protos_copy / "saaa" / "v1" / "analysis.proto", old, new)
     done = run_buf(
         generate, "breaking", protos_copy, "--against", protos_copy / "baseline.binpb", "--error-format=json"

@@ -1,7 +1,7 @@
 """The explanation loss: a caption word should be chosen while attending to the node that it names.
 
-The published code has no such loss, only the papers (RA3, SA3) speak of one; this is our form of it: with target weights g_t over the nodes for the words t that name one, the mean over those words of
--sum_i g_ti log a_ti.
+The published code has no such loss, only the papers (RA3, SA3) speak of one; this is our form of it: with target
+weights g_t over the nodes for the words t that name one, the mean over those words of -sum_i g_ti log a_ti.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Taught:
 
 
 class Captioner(nn.Module):
-    """The published captioner (ASG2Caption, role-aware graph encoder and memory-flow decoder); `config` has the sizes."""
+    """The published captioner: ASG2Caption's role-aware graph encoder and memory-flow decoder, sizes by `config`."""
 
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
@@ -69,14 +69,15 @@ class Captioner(nn.Module):
         steps = int(lengths.max()) - 1
         running = [int(n) for n in (lengths[:, None] - 1 > torch.arange(steps, device=lengths.device)).sum(0)]
         captions = captions[order]
-        gates = self.decoder.word_gates(captions[:, :steps])
+        # One tensor a step: slicing the whole inside the loop would make a gradient of its full size each time.
+        gates = self.decoder.word_gates(captions[:, :steps]).unbind(1)
         weights = self.decoder.weights()
         hidden: list[Tensor] = []
         attention: list[Tensor] = []
         for step, count in enumerate(running):
             if count < len(state.hidden1):
                 state, guide = state.rows(slice(count)), guide.rows(slice(count))
-            state = self.decoder.step(state, guide, gates[:count, step], weights)
+            state = self.decoder.step(state, guide, gates[step][:count], weights)
             hidden.append(state.hidden2)
             attention.append(state.attention)
         return Taught(

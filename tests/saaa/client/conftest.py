@@ -114,9 +114,7 @@ def response() -> pb.AnalyzeResponse:
         caption_nodes=[lamp, red, on],
         graph=pb.SceneGraph(
             objects=[
-                pb.SceneObject(
-                    id=7, name="lamp", attributes=["red"], box=pb.Box(x=1, y=2, width=30, height=40)
-                ),
+                pb.SceneObject(id=7, name="lamp", attributes=["red"], box=pb.Box(x=1, y=2, width=30, height=40)),
                 pb.SceneObject(id=9, name="table", box=pb.Box(x=0, y=100, width=300, height=200)),
             ],
             relationships=[pb.Relationship(id=1, subject_id=7, object_id=9, name="on")],

@@ -56,9 +56,7 @@ def png(image: np.ndarray) -> bytes:
 
 
 def attribution(grid: list[list[float]], region: Region, **more) -> Attribution:
-    return Attribution(
-        target=KITCHEN, method="gradcam", grid=np.array(grid, np.float32), region=region, **more
-    )
+    return Attribution(target=KITCHEN, method="gradcam", grid=np.array(grid, np.float32), region=region, **more)
 
 
 def analysis(width_px: int = 160, height_px: int = 160, *, name: str = "lamp", words: int = 2) -> Analysis:
@@ -179,9 +177,7 @@ def test_a_signed_map_is_red_for_and_blue_against_around_a_neutral_zero():
     region = Region(x=0, y=0, width=300, height=100)
     grid = [[-1.0, 0.0, 0.5]]
     _, heat, _ = panels(draw_attribution(photo(300, 100), attribution(grid, region)), 300, 100)
-    against, zero, speaks_for = (
-        heat[heat.shape[0] // 2, round(x * heat.shape[1])] for x in (0.02, 0.5, 0.98)
-    )
+    against, zero, speaks_for = (heat[heat.shape[0] // 2, round(x * heat.shape[1])] for x in (0.02, 0.5, 0.98))
     assert against[2] > against[0] + 30
     assert speaks_for[0] > speaks_for[2] + 30
     assert np.ptp(zero) < 12
@@ -259,9 +255,7 @@ def test_word_strip_is_below_the_picture_in_the_nodes_colours():
     strip = below[: below.shape[0] - 4 * 26 - 20]
     for color in colors.OBJECTS[:2]:
         assert (strip == np.array(color)).all(axis=2).sum() > 400
-    bare = np.asarray(
-        draw_graph(photo(), Analysis(image_width=160, image_height=160, graph=analysis().graph))
-    )
+    bare = np.asarray(draw_graph(photo(), Analysis(image_width=160, image_height=160, graph=analysis().graph)))
     assert len(bare) < len(full)
 
 
@@ -281,14 +275,11 @@ def test_graph_picture_of_any_shape(width_px, height_px):
 
 def test_a_crowded_graph_is_drawn():
     objects = tuple(
-        GraphObject(
-            id=i, name=f"thing number {i}", attributes=("red", "tall"), x=10, y=10, width=20, height=20
-        )
+        GraphObject(id=i, name=f"thing number {i}", attributes=("red", "tall"), x=10, y=10, width=20, height=20)
         for i in range(50)
     )
     links = tuple(
-        GraphRelationship(id=i, subject_id=i, object_id=i + 1, name="exactly at the place of")
-        for i in range(49)
+        GraphRelationship(id=i, subject_id=i, object_id=i + 1, name="exactly at the place of") for i in range(49)
     )
     graph = Graph(objects=objects, relationships=links)
     draw_graph(photo(), Analysis(image_width=160, image_height=160, graph=graph))
@@ -319,9 +310,7 @@ def test_labels_never_cover_each_other_while_there_is_room():
     taken = [rect for rect in placed if rect is not None]
     assert len(taken) >= 8
     assert all(a.overlap(b) == 0 for i, a in enumerate(taken) for b in taken[:i])
-    assert all(
-        rect.left >= 0 and rect.right <= 300 and rect.top >= 0 and rect.bottom <= 300 for rect in taken
-    )
+    assert all(rect.left >= 0 and rect.right <= 300 and rect.top >= 0 and rect.bottom <= 300 for rect in taken)
 
 
 def test_labels_prefer_places_that_hide_no_arrow():
@@ -456,9 +445,7 @@ def test_words_carry_their_nodes_colour_and_weight(tmp_path):
 
 def test_everything_foreign_is_escaped(tmp_path):
     evil = "<script>alert('x')</script>\"&"
-    failure = RpcFailed(
-        grpc.StatusCode.INVALID_ARGUMENT, evil, evil, (Violation(field=evil, description=evil),)
-    )
+    failure = RpcFailed(grpc.StatusCode.INVALID_ARGUMENT, evil, evil, (Violation(field=evil, description=evil),))
     entries = [
         ReportEntry(file="ok.png", image_bytes=png(photo()), analysis=analysis(name=evil)),
         ReportEntry(file=evil + ".png", image_bytes=b"", error=failure),
@@ -523,8 +510,6 @@ def test_stems_are_unique_and_safe():
 
 
 def test_importing_the_report_loads_no_torch_and_no_plotting():
-    program = (
-        "import sys, saaa.report; print([m for m in ('torch', 'matplotlib', 'serving') if m in sys.modules])"
-    )
+    program = "import sys, saaa.report; print([m for m in ('torch', 'matplotlib', 'serving') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

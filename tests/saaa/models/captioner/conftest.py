@@ -19,9 +19,7 @@ def graph_of(attributes, links=()) -> RoleGraph:
         SceneObject(i, f"thing {i}", BOX, tuple(f"look {k}" for k in range(count)))
         for i, count in enumerate(attributes)
     )
-    return SceneGraph(
-        objects, tuple(Relationship(i, s, o, "near") for i, (s, o) in enumerate(links))
-    ).role_graph()
+    return SceneGraph(objects, tuple(Relationship(i, s, o, "near") for i, (s, o) in enumerate(links))).role_graph()
 
 
 GRAPHS = (
@@ -57,9 +55,7 @@ def inputs(model: Captioner, graphs, seed: int = 1):
     """Random region features a graph and image features, of the model's dtype."""
     rng = np.random.default_rng(seed)
     dtype = model.decoder.words.weight.dtype
-    regions = [
-        torch.tensor(rng.normal(size=(len(g.types), model.config.region_size)), dtype=dtype) for g in graphs
-    ]
+    regions = [torch.tensor(rng.normal(size=(len(g.types), model.config.region_size)), dtype=dtype) for g in graphs]
     image = torch.tensor(rng.normal(size=(len(graphs), model.config.global_size)), dtype=dtype)
     return regions, image
 

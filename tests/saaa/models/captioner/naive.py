@@ -102,18 +102,13 @@ def decode(weights, memory, image, graph, ids):
         b, s = sigmoid(gates[0]), softmax(list(gates[1:]))
         query = weights["decoder.query.weight"] @ h1 + weights["decoder.query.bias"]
         scores = [
-            float(
-                weights["decoder.score.weight"][0]
-                @ np.tanh(query + weights["decoder.key.weight"] @ memory[i])
-            )
+            float(weights["decoder.score.weight"][0] @ np.tanh(query + weights["decoder.key.weight"] @ memory[i]))
             for i in range(n)
         ]
         content = softmax(scores)
         one = flow_once(graph, attention)
         two = flow_once(graph, one)
-        attention = [
-            b * content[i] + (1 - b) * (s[0] * attention[i] + s[1] * one[i] + s[2] * two[i]) for i in range(n)
-        ]
+        attention = [b * content[i] + (1 - b) * (s[0] * attention[i] + s[1] * one[i] + s[2] * two[i]) for i in range(n)]
         read = sum(attention[i] * memory[i] for i in range(n))
         h2, c2 = lstm(weights, "decoder.lstm2", np.concatenate([h1, read]), h2, c2)
         all_logits.append(words @ h2)

@@ -104,9 +104,7 @@ def test_width_one_takes_the_best_word_each_time():
     for row, graph in enumerate(GRAPHS):
         words: list[int] = []
         while len(words) < 8:
-            logits, _ = naive.run(
-                weights, regions[row].numpy(), image[row].numpy(), graph, [BOS, *words], layers=2
-            )
+            logits, _ = naive.run(weights, regions[row].numpy(), image[row].numpy(), graph, [BOS, *words], layers=2)
             word = int(log_softmax(logits[-1]).argmax())
             if word == EOS:
                 break

@@ -57,9 +57,7 @@ def test_teacher_forcing_equals_the_equations(exact, draw, padded, graphs):
     weights = {k: v.numpy() for k, v in model.state_dict().items()}
     for row, graph in enumerate(graphs):
         read = captions[row, : lengths[row] - 1].tolist()
-        wanted, attention = naive.run(
-            weights, regions[row].numpy(), image[row].numpy(), graph, read, layers=2
-        )
+        wanted, attention = naive.run(weights, regions[row].numpy(), image[row].numpy(), graph, read, layers=2)
         mine = taught.rows == row
         assert np.abs(logits[mine].detach().numpy() - wanted).max() < 1e-10
         n = len(graph.types)
@@ -72,9 +70,7 @@ def test_teacher_forcing_equals_the_equations(exact, draw, padded, graphs):
 def test_loss_is_the_mean_over_all_tokens(exact, draw, padded, graphs):
     model, batch = exact
     regions, image = draw(model, graphs)
-    captions = torch.tensor(
-        [[BOS, 5, 6, EOS], [BOS, 4, EOS, 9], [BOS, 3, 3, EOS], [BOS, EOS, 7, 7], [BOS, 8, EOS, 3]]
-    )
+    captions = torch.tensor([[BOS, 5, 6, EOS], [BOS, 4, EOS, 9], [BOS, 3, 3, EOS], [BOS, EOS, 7, 7], [BOS, 8, EOS, 3]])
     lengths = torch.tensor([4, 3, 4, 2, 3])
     loss = model.loss(model.teach(padded(regions, 10), image, batch, captions, lengths)).detach()
     weights = {k: v.numpy() for k, v in model.state_dict().items()}
@@ -82,9 +78,7 @@ def test_loss_is_the_mean_over_all_tokens(exact, draw, padded, graphs):
     for row, graph in enumerate(graphs):
         ids = captions[row, : lengths[row]].tolist()
         logits, _ = naive.run(weights, regions[row].numpy(), image[row].numpy(), graph, ids[:-1], layers=2)
-        costs += [
-            -np.log(naive.softmax(list(line)))[target] for line, target in zip(logits, ids[1:], strict=True)
-        ]
+        costs += [-np.log(naive.softmax(list(line)))[target] for line, target in zip(logits, ids[1:], strict=True)]
     assert float(loss) == pytest.approx(np.mean(costs), abs=1e-10)
 
 
@@ -116,9 +110,7 @@ def test_half_precision_stays_finite_with_padding(make, draw, padded, graphs):
 def test_attention_is_conserved(make, draw, padded, graphs):
     model = make()
     regions, image = draw(model, graphs)
-    taught = model.teach(
-        padded(regions, 10), image, collate(graphs), torch.full((5, 9), 4), torch.full((5,), 9)
-    )
+    taught = model.teach(padded(regions, 10), image, collate(graphs), torch.full((5, 9), 4), torch.full((5,), 9))
     assert torch.allclose(taught.attention.sum(1), torch.ones(5 * 8), atol=1e-5)
     assert (taught.attention >= 0).all()
 

@@ -33,9 +33,7 @@ def test_words_are_collected_in_alphabetical_order():
     )
 
 
-@pytest.mark.parametrize(
-    "words", [("BOS", "EOS", "UNK"), ("B", "E", "U", "a", "a"), ("B", "E", "U", "two words")]
-)
+@pytest.mark.parametrize("words", [("BOS", "EOS", "UNK"), ("B", "E", "U", "a", "a"), ("B", "E", "U", "two words")])
 def test_a_vocabulary_that_cannot_work_is_refused(words):
     with pytest.raises(DataError):
         Vocabulary(words)
