@@ -181,9 +181,10 @@ def ask(steps: Steps, models: Path, questions: list[Question]) -> list[ReportEnt
         for question in questions:
             image = question.path.read_bytes()
             analysis = client.analyze(image, graph=question.graph)
-            entries.append(ReportEntry(file=question.path.name, image_bytes=image, analysis=analysis))
+            name = f"{question.path.parent.name}/{question.path.name}"  # class folders repeat file names
+            entries.append(ReportEntry(file=name, image_bytes=image, analysis=analysis))
             said = analysis.captions[0].text if analysis.captions else "(no captioner)"
-            print(f"  {question.path.name:<18}{analysis.graph_source:<10}{analysis.predictions[0].label:<16}{said}")
+            print(f"  {name:<28}{analysis.graph_source:<10}{analysis.predictions[0].label:<16}{said}")
         return entries
 
 

@@ -161,6 +161,23 @@ class Batch:
     named: Tensor
     """(B, T, N): the nodes that each token names, see `align`; zero unless the set is aligned."""
 
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def select(self, rows: Tensor) -> Batch:
+        """The captions of `rows` (int64), padding trimmed."""
+        graphs = self.graphs.select(rows)
+        nodes, tokens = graphs.mask.shape[1], int(self.lengths[rows].max())
+        return Batch(
+            regions=self.regions[rows, :nodes],
+            image=self.image[rows],
+            graphs=graphs,
+            captions=self.captions[rows, :tokens],
+            lengths=self.lengths[rows],
+            names=self.names[rows, :nodes],
+            named=self.named[rows, :tokens, :nodes],
+        )
+
 
 class CaptionSet:
     """All captions of some regions, in memory.

@@ -96,15 +96,14 @@ def name_nodes(graphs: Iterable[SceneGraph], max_nodes: int) -> tuple[list[list[
     return [[numbers.get(name, -1) for name in names] for names in called], len(numbers)
 
 
-def explanation_loss(attention: Tensor, wanted: Tensor) -> Tensor:
-    """Cross-entropy between wanted and given node weights, mean over the words that name a node; 0 without
-    any.
+def explanation_cost(attention: Tensor, wanted: Tensor) -> Tensor:
+    """Cross-entropy between wanted and given node weights of each word; 0 for words that name no node.
 
     Args:
         attention: (words, N), rows sum to 1.
         wanted: (words, N), rows sum to 1 or are zero.
+
+    Returns:
+        (words,); the loss is the sum over the number of words that name a node.
     """
-    named = wanted.sum(1) > 0
-    cost = -(wanted * (attention + EPSILON).log()).sum(1)
-    total: Tensor = torch.where(named, cost, 0.0).sum() / named.sum().clamp(min=1)
-    return total
+    return -(wanted * (attention + EPSILON).log()).sum(1)

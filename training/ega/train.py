@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,11 @@ from training.checkpoint import load_checkpoint, save_checkpoint
 from training.ega.backbone import make_extractor
 from training.ega.config import EgaConfig
 from training.ega.dataset import CaptionSet, RegionFeatures, cached
-from training.ega.explanation import explanation_loss
 from training.ega.metrics import cider
+from training.ega.objective import Weights, loss_and_gradients
 from training.ega.published import AnnotationFolder, ImageFolder, Region, Skipped
 from training.progress import Curves, curves, progress
-from training.seeding import random_state, seed_everything, set_random_state
+from training.seeding import seed_everything
 
 VALIDATION_BATCH = 64
 
@@ -147,9 +148,9 @@ class Trainer:
         # Only a means of training: it is no part of the captioner.
         self.naming = nn.Linear(config.width, max(1, data.train.name_count)).to(config.device)
         self.average = copy.deepcopy(self.captioner).requires_grad_(False) if config.ema else None
-        parameters = [*self.captioner.parameters(), *self.naming.parameters()]
-        decayed = [p for p in parameters if p.ndim > 1]
-        others = [p for p in parameters if p.ndim <= 1]
+        self.parameters = [*self.captioner.parameters(), *self.naming.parameters()]
+        decayed = [p for p in self.parameters if p.ndim > 1]
+        others = [p for p in self.parameters if p.ndim <= 1]
         self.optimiser = torch.optim.AdamW(
             [
                 {"params": decayed, "weight_decay": config.weight_decay},
@@ -159,6 +160,17 @@ class Trainer:
         )
         rows = len(data.train.regions) * (config.captions_per_region or 0) or len(data.train)
         self.steps_per_epoch = math.ceil(min(rows, len(data.train)) / config.batch_size)
+        self.weights = Weights(
+            smoothing=config.smoothing,
+            explanation=config.explanation_weight,
+            naming=config.naming_weight,
+            feature_dropout=config.feature_dropout,
+            dropout=config.dropout,
+        )
+        self.parts = torch.get_num_threads() if torch.device(config.device).type == "cpu" else 1
+        self.pool = (
+            ThreadPoolExecutor(self.parts, initializer=torch.set_num_threads, initargs=(1,)) if self.parts > 1 else None
+        )
         self.epoch = 0
         self.step = 0
         self.best = math.nan
@@ -210,30 +222,28 @@ class Trainer:
         batch = self.data.train.batch(rows, config.device)
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate(self.step)
-        regions = nn.functional.dropout(batch.regions, config.feature_dropout)
-        taught = self.captioner.teach(regions, batch.image, batch.graphs, batch.captions, batch.lengths)
-        loss = self.captioner.loss(taught, smoothing=config.smoothing)
-        if config.explanation_weight:
-            wanted = batch.named[taught.rows, taught.steps + 1]
-            loss = loss + config.explanation_weight * explanation_loss(taught.attention, wanted)
-        if config.naming_weight:
-            known = batch.names >= 0
-            told = nn.functional.cross_entropy(self.naming(taught.memory[known]), batch.names[known], reduction="sum")
-            loss = loss + config.naming_weight * told / known.sum().clamp(min=1)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if config.clip_grad is not None:
-            nn.utils.clip_grad_norm_(self.captioner.parameters(), config.clip_grad)
-        value = float(loss.detach())
+        value, gradients = loss_and_gradients(
+            self.captioner,
+            self.naming,
+            batch,
+            self.weights,
+            seed=(config.seed, self.step),
+            parts=self.parts,
+            pool=self.pool,
+        )
         if not math.isfinite(value):
             raise SaaaError(f"The loss is {value} at step {self.step}; lower --lr or set --clip_grad.")
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        if config.clip_grad is not None:
+            nn.utils.clip_grad_norm_(self.parameters, config.clip_grad)
         self.optimiser.step()
         if self.average is not None:
             # Early on the average follows quickly, so that it does not remember the random start.
             decay = min(config.ema, (1 + self.step) / (10 + self.step))
             with torch.no_grad():
                 torch._foreach_lerp_(list(self.average.parameters()), list(self.captioner.parameters()), 1 - decay)
-        return value, len(taught.targets)
+        return value, int(batch.lengths.sum()) - len(batch)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
@@ -274,7 +284,6 @@ class Trainer:
             "best": self.best,
             "best_epoch": self.best_epoch,
             "history": self.history,
-            "random": random_state(),
         }
 
     def resume(self, path: Path) -> None:
@@ -305,7 +314,6 @@ class Trainer:
         self.epoch, self.step = content["epoch"], content["step"]
         self.best, self.best_epoch = content["best"], content["best_epoch"]
         self.history = content["history"]
-        set_random_state(content["random"])
         print(f"resumed after epoch {self.epoch}")
 
 

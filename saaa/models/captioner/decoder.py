@@ -166,7 +166,11 @@ class Decoder(nn.Module):
     def logits(self, hidden2: Tensor) -> Tensor:
         """Word scores (..., vocabulary), single precision or better, of the second LSTM's states (...,
         width)."""
-        logits = nn.functional.linear(self.dropout(hidden2), self.words.weight)
+        return self.score_words(self.dropout(hidden2))
+
+    def score_words(self, hidden2: Tensor) -> Tensor:
+        """As `logits`, without dropout."""
+        logits = nn.functional.linear(hidden2, self.words.weight)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def log_probabilities(self, hidden2: Tensor) -> Tensor:

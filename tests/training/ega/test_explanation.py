@@ -1,7 +1,7 @@
 import torch
 
 from saaa.scene_graph import Box, Relationship, SceneGraph, SceneObject
-from training.ega.explanation import align, explanation_loss, name_nodes
+from training.ega.explanation import align, explanation_cost, name_nodes
 
 BOX = Box(0, 0, 9, 9)
 GRAPH = SceneGraph(
@@ -58,17 +58,16 @@ def test_nodes_beyond_the_limit_are_not_named():
     assert named("a red lamp left of it", max_nodes=3) == [[], [1], [], [], [], []]
 
 
-def test_loss_is_the_mean_over_naming_words():
-    """Hand-solved: -ln 0.5 and -(ln 0.25 + ln 0.25) / 2 over two naming words; the third names nothing."""
+def test_cost_is_the_cross_entropy_of_naming_words():
+    """Hand-solved: -ln 0.5 and -(ln 0.25 + ln 0.25) / 2; the third word names nothing."""
     attention = torch.tensor([[0.5, 0.5], [0.25, 0.25], [0.9, 0.1]])
     wanted = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 0.0]])
-    expected = (-torch.tensor(0.5).log() - torch.tensor(0.25).log()) / 2
-    assert torch.allclose(explanation_loss(attention, wanted), expected, atol=1e-4)
+    assert torch.allclose(explanation_cost(attention, wanted), torch.tensor([0.5, 0.25, 1.0]).log().neg(), atol=1e-4)
 
 
-def test_no_naming_word_costs_nothing_and_has_gradients():
+def test_attention_of_nought_costs_much_but_not_everything():
     attention = torch.tensor([[1.0, 0.0]], requires_grad=True)
-    loss = explanation_loss(attention, torch.zeros(1, 2))
-    loss.backward()
-    assert float(loss.detach()) == 0
+    cost = explanation_cost(attention, torch.tensor([[0.0, 1.0]])).sum()
+    cost.backward()
+    assert 10 < float(cost.detach()) < 20
     assert torch.isfinite(attention.grad).all()
