@@ -108,7 +108,8 @@ def _sum(terms: Sequence[Tensor | None]) -> Tensor | None:
     total: Tensor | None = None
     for term in terms:
         if term is not None:
-            total = term if total is None else total.add_(term)
+            # A copy: two parameters that are only ever added up share one gradient tensor.
+            total = term.clone() if total is None else total.add_(term)
     return total
 
 
