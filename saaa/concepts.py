@@ -15,6 +15,28 @@ from numpy.typing import NDArray
 
 from saaa.scene_graph import Node, NodeKind, SceneGraph
 
+EXACT_REGIONS = 8
+"""Up to so many regions, all 2^R coalitions are computed; above, some are drawn."""
+
+
+def effect_definition(kind: NodeKind, objects: int) -> str:
+    """Name what the effect of a node is (`saaa.attribution.effects` computes it).
+
+    Args:
+        kind: of the node.
+        objects: number of objects in its graph.
+
+    Returns:
+        "shapley" or "kernel_shap" (object), "desaturation" (attribute), "shapley_interaction" or
+        "sampled_shapley_interaction" (relationship).
+    """
+    if kind is NodeKind.ATTRIBUTE:
+        return "desaturation"
+    exact = objects <= EXACT_REGIONS
+    if kind is NodeKind.OBJECT:
+        return "shapley" if exact else "kernel_shap"
+    return "shapley_interaction" if exact else "sampled_shapley_interaction"
+
 
 class Region(Protocol):
     """The part of the image that a map covers, in pixels of the image; `saaa.images.Geometry` is one."""

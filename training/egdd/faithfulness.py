@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import interpolate
 from torchvision.transforms.functional import gaussian_blur
 
 from saaa.attribution import attribute
+from saaa.attribution.removal import top_share
 from saaa.models.classifier import Classifier
 from training.egdd.data import Images
 from training.progress import progress
@@ -60,20 +59,3 @@ def faithfulness(classifier: Classifier, images: Images, *, count: int, seed: in
             drops[name].extend((before - after).tolist())
     means = {name: round(float(np.mean(values)), 4) for name, values in drops.items()}
     return {"method": method, "images": len(chosen), "share": SHARE, "blur_sigma": round(sigma, 2), **means}
-
-
-def top_share(maps: Tensor, size: int, share: float) -> Tensor:
-    """Mark the largest values of each map, enlarged bilinearly.
-
-    Args:
-        maps: (n, rows, columns).
-        size: width and height of the result.
-        share: of the pixels to mark, in (0, 1].
-
-    Returns:
-        bool, (n, size, size), exactly round(share * size * size) pixels true in each.
-    """
-    large = interpolate(maps[:, None].float(), size=(size, size), mode="bilinear", align_corners=False)
-    flat = large.flatten(1)
-    best = flat.topk(round(share * size * size), dim=1).indices
-    return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, best, True).view(-1, size, size)

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
 from saaa.models.classifier import Classifier, ClassifierConfig
 from training.egdd.data import list_images, load_for_evaluation
-from training.egdd.faithfulness import faithfulness, top_share
+from training.egdd.faithfulness import faithfulness
 
 
 class BrightCorner(nn.Module):
@@ -51,24 +49,3 @@ def test_blurring_the_evidence_drops_more(tmp_path: Path) -> None:
     assert found["drop_top"] > 2 * found["drop_random"]
     assert found == faithfulness(classifier, images, count=10)
     assert faithfulness(classifier, images, count=100)["images"] == 16
-
-
-@given(
-    rows=st.integers(1, 6),
-    columns=st.integers(1, 6),
-    size=st.integers(6, 20),
-    share=st.floats(0.05, 1.0),
-    seed=st.integers(0, 5),
-)
-def test_top_share(rows: int, columns: int, size: int, share: float, seed: int) -> None:
-    maps = torch.rand((2, rows, columns), generator=torch.Generator().manual_seed(seed))
-    mask = top_share(maps, size, share)
-    assert mask.shape == (2, size, size)
-    assert mask.flatten(1).sum(dim=1).tolist() == [round(share * size * size)] * 2
-
-
-def test_top_share_takes_the_largest() -> None:
-    maps = torch.zeros((1, 2, 2))
-    maps[0, 1, 0] = 1.0
-    mask = top_share(maps, 8, 0.25)[0]
-    assert mask[4:, :4].sum() >= 14
