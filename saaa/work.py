@@ -28,14 +28,35 @@ class Work(enum.Enum):
     """Captions guided by a graph."""
 
 
+class TargetKind(enum.Enum):
+    """What a map explains."""
+
+    CLASS = "class"
+    """A class of the classifier."""
+    WORD = "word"
+    """A word of a caption."""
+    NODE = "node"
+    """A node of the graph that guides a caption: the caption's words, weighted by their attention to the node."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExplainOptions:
-    """How to attribute; the same for a whole batch."""
+    """How to attribute; the same for a whole batch. Each method reads the options that concern it."""
 
     method: str = AUTO_METHOD
     """Name in the attribution registry, or "auto" for the model's default."""
     steps: int = 16
-    """Integration steps of integrated_gradients, 1 to 64."""
+    """integrated_gradients: integration steps, 1 to 64."""
+    gamma: float = 0.0
+    """cp_lrp, attn_lrp: weight of the gamma rule in linear layers, 0 to 1; 0 is the epsilon rule, which is cheaper."""
+    masks: int = 500
+    """rise: random masks, 1 to 8000. region_shapley above its exact limit: coalitions sampled."""
+    seed: int = 0
+    """Of whatever is drawn at random, at least 0."""
+    deletion: bool = False
+    """Also measure how far the target's probability drops when the map's top tenth is removed; one more forward."""
+    effects: bool = False
+    """Also measure the effect of each node of the item's graph on the target."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +78,16 @@ class WorkItem:
     targets: tuple[int, ...] = ()
     """EXPLAIN: the class indices to explain, one map each; empty is the most probable class."""
     graph: RoleGraph | None = None
-    """CAPTION: the graph that guides, boxes in pixels of the model's input."""
+    """Boxes in pixels of the model's input. CAPTION: the graph that guides. EXPLAIN: the regions of region_shapley and of
+    `ExplainOptions.effects`; otherwise not needed."""
+    text: tuple[str, ...] | None = None
+    """CAPTION: the words of a caption to score and explain; None is to make one."""
+    words: tuple[int, ...] = ()
+    """CAPTION: the words of the best caption to explain, by their place, one map each."""
+    every_word: bool = False
+    """CAPTION: explain all words of the best caption; `words` is empty then."""
+    nodes: tuple[int, ...] = ()
+    """CAPTION: the graph's nodes to explain, by their place, one map each, after those of the words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,16 +108,25 @@ class WorkBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class AttributionMap:
-    """A map for one class at the method's native resolution."""
+    """A map for one target at the method's native resolution."""
 
     target: int
-    """Class index."""
+    """Class index, or place of the word in its caption, or of the node in its graph."""
+    kind: TargetKind = TargetKind.CLASS
     method: str
     """The method used, never "auto"."""
     values: NDArray[np.float32]
     """(rows, columns), covering the whole model input evenly; larger speaks more for the target."""
     completeness_gap: float | None = None
-    """integrated_gradients only; relative, 0 is exact."""
+    """Methods whose map should sum to a known difference: |sum - difference| / |difference|, 0 is exact."""
+    deletion_drop: float | None = None
+    """With `ExplainOptions.deletion`: the target's probability minus what is left of it once the tenth of the input with
+    the largest values is the neutral colour, in [-1, 1]."""
+    node_weights: NDArray[np.float32] | None = None
+    """WORD and NODE: (nodes,), how much each node of the graph speaks for the target, by the same method."""
+    effects: NDArray[np.float32] | None = None
+    """With `ExplainOptions.effects`: (nodes,), in units of the target's logit; `saaa.concepts.effect_definition` names
+    what each is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +161,7 @@ class ItemResult:
     probabilities: NDArray[np.float32] | None = None
     """(classes,), PREDICT and EXPLAIN; sums to 1."""
     maps: tuple[AttributionMap, ...] = ()
-    """EXPLAIN: one a target, in order."""
+    """EXPLAIN, and CAPTION with words or nodes to explain: one a target, in order."""
     captions: tuple[CaptionResult, ...] = ()
     """CAPTION: best first."""
 
@@ -143,6 +182,8 @@ class MethodInfo:
     """For one target, in forward passes of one image."""
     reference: str
     """The paper it comes from."""
+    targets: tuple[TargetKind, ...] = (TargetKind.CLASS,)
+    """What it can explain in this model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,5 +208,5 @@ class ModelInfo:
     max_words: int = 0
     """EGA: the longest caption."""
     methods: tuple[MethodInfo, ...] = ()
-    """EGDD: what the model supports, its default first."""
+    """The attribution methods that the model supports, its default first."""
     card_json: str = "{}"

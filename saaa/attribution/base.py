@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from saaa.models.classifier import Classifier
+from saaa.work import ExplainOptions
 
 Targets = list[tuple[int, ...]]
 """Class indices to explain, one tuple an image."""
@@ -28,7 +29,9 @@ class Job:
     classifier: Classifier
     inputs: Tensor
     choose: Callable[[Tensor], Targets]
-    steps: int
+    options: ExplainOptions
+    regions: Sequence[Tensor] | None = None
+    """For each image the regions that may be removed, bool (R, S, S); they may overlap."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,7 @@ class IntegratedGradients:
         shares = CaptumIntegratedGradients(net).attribute(
             inputs[rows],
             target=columns,
-            n_steps=job.steps,
+            n_steps=job.options.steps,
             method="gausslegendre",
             internal_batch_size=max(ROWS_AT_ONCE, len(pairs)),
         )

@@ -17,11 +17,12 @@ from saaa.attribution.hires_cam import HiResCam
 from saaa.attribution.integrated_gradients import IntegratedGradients
 from saaa.errors import OptionInvalid
 from saaa.models.classifier import Classifier
-from saaa.work import AUTO_METHOD, AttributionMap, MethodInfo
+from saaa.work import AUTO_METHOD, AttributionMap, ExplainOptions, MethodInfo
 
 METHODS: tuple[Method, ...] = (HiResCam(), GradCam(), IntegratedGradients(), GradientXInput())
 """All methods; "auto" is the first that supports the model."""
 MAX_STEPS = 64
+DEFAULTS = ExplainOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +46,9 @@ def attribute(
     classifier: Classifier,
     inputs: Tensor,
     targets: Sequence[Sequence[int]],
+    options: ExplainOptions = DEFAULTS,
     *,
-    method: str = AUTO_METHOD,
-    steps: int = 16,
+    regions: Sequence[Tensor] | None = None,
 ) -> Attributed:
     """Predict the classes of some images and explain the predictions, from one shared forward.
 
@@ -58,16 +59,16 @@ def attribute(
         classifier: in any mode; it is held in evaluation mode meanwhile.
         inputs: (B, 3, S, S), as `Classifier.preprocess` gives them.
         targets: for each image the class indices to explain; empty for its most probable class.
-        method: name in the registry, or "auto" for the classifier's default.
-        steps: integration steps of integrated_gradients, 1 to 64; other methods ignore it.
+        options: the method and what it needs.
+        regions: for each image the regions that region_shapley removes, bool (R, S, S).
 
     Raises:
         OptionInvalid: unknown or unsupported method, class index or steps out of range, or not one list of
             targets an image; found before any computing.
     """
-    chosen = _find(classifier, method)
-    if not 1 <= steps <= MAX_STEPS:
-        raise OptionInvalid(f"steps is {steps}; choose 1 to {MAX_STEPS}.", field="attribution.steps")
+    chosen = _find(classifier, options.method)
+    if not 1 <= options.steps <= MAX_STEPS:
+        raise OptionInvalid(f"steps is {options.steps}; choose 1 to {MAX_STEPS}.", field="attribution.steps")
     wanted = _check_targets(targets, images=len(inputs), classes=len(classifier.config.classes))
 
     def choose(logits: Tensor) -> Targets:
@@ -77,7 +78,7 @@ def attribute(
     # Gradients are computed whatever mode the caller is in.
     with frozen(classifier), torch.inference_mode(False), torch.enable_grad():
         usable = inputs.clone() if inputs.is_inference() else inputs.detach()
-        made = chosen.run(Job(classifier=classifier, inputs=usable, choose=choose, steps=steps))
+        made = chosen.run(Job(classifier=classifier, inputs=usable, choose=choose, options=options, regions=regions))
     return Attributed(
         probabilities=made.logits.float().softmax(dim=1).cpu().numpy(),
         maps=[
