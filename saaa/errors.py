@@ -44,6 +44,10 @@ class OptionInvalid(InvalidInput):
     """An option of a request or of a configuration is outside its range or unknown."""
 
 
+class AttributionFailed(SaaaError):
+    """A method gave a map that is not finite; another method, or another target, may work."""
+
+
 class ModelNotFound(SaaaError):
     """No model of that name and version is served."""
 

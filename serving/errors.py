@@ -26,6 +26,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 
 CODES: dict[type[SaaaError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.AttributionFailed: grpc.StatusCode.INTERNAL,
     errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
     errors.LaneFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
