@@ -85,32 +85,26 @@ def frozen(net: nn.Module) -> Iterator[None]:
 
 
 def target_gradients(
-    logits: Tensor, source: Tensor, targets: Targets, use: Callable[[Tensor, Tensor], Tensor]
+    logits: Tensor, targets: Targets, sources: Sequence[Tensor], use: Callable[..., Tensor]
 ) -> list[list[Tensor]]:
-    """Differentiate each target's logit with respect to `source`, and turn the gradients into maps.
+    """Differentiate each target's logit with respect to `sources`, and turn the gradients into maps.
 
     Images do not interact in evaluation mode, so the k-th targets of all images share one backward pass: the
     gradient of the sum of their logits is, image by image, the gradient of each. Hence as many backward
     passes as the image with the most targets has.
 
     Args:
-        logits: (B, K), with a graph to `source`.
-        source: (B, ...), one slice an image.
+        logits: (B, K), with a graph to the sources.
         targets: class indices, one tuple an image.
-        use: makes maps (n, rows, columns) of gradients (n, ...) and source (n, ...).
+        sources: each (B, ...), one slice an image.
+        use: makes maps (B, rows, columns) of the gradients, one argument a source.
     """
     maps: list[list[Tensor]] = [[] for _ in targets]
     rounds = max((len(chosen) for chosen in targets), default=0)
     for turn in range(rounds):
         images = [i for i, chosen in enumerate(targets) if len(chosen) > turn]
         total = logits[images, [targets[i][turn] for i in images]].sum()
-        (gradient,) = torch.autograd.grad(total, source, retain_graph=turn + 1 < rounds)
-        made = use(gradient[images], source.detach()[images])
-        for image, values in zip(images, made, strict=True):
-            maps[image].append(values)
+        made = use(*torch.autograd.grad(total, sources, retain_graph=turn + 1 < rounds))
+        for image in images:
+            maps[image].append(made[image])
     return maps
-
-
-def checked_targets(targets: Sequence[Sequence[int]]) -> Targets:
-    """Copy the targets as plain ints."""
-    return [tuple(int(index) for index in chosen) for chosen in targets]

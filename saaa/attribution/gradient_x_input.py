@@ -27,12 +27,10 @@ class GradientXInput:
         pixels = job.inputs.detach().requires_grad_(True)
         logits = job.classifier(pixels)
         targets = job.choose(logits.detach())
+
+        def product(gradient: Tensor) -> Tensor:
+            return (gradient * job.inputs).sum(dim=1)
+
         return Explained(
-            logits=logits.detach(),
-            targets=targets,
-            maps=target_gradients(logits, pixels, targets, _product),
+            logits=logits.detach(), targets=targets, maps=target_gradients(logits, targets, [pixels], product)
         )
-
-
-def _product(gradient: Tensor, pixels: Tensor) -> Tensor:
-    return (gradient * pixels).sum(dim=1)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import torch
-from captum.attr import IntegratedGradients as CaptumIntegratedGradients  # type: ignore[import-untyped]
 
 from saaa.attribution.base import Explained, Job
+from saaa.attribution.metrics import completeness_gap
+from saaa.attribution.removal import ROWS_AT_ONCE
 from saaa.models.classifier import Classifier
-
-ROWS_AT_ONCE = 32
-"""Interpolated images in one forward; bounds the memory, changes nothing else."""
 
 
 class IntegratedGradients:
@@ -32,6 +30,9 @@ class IntegratedGradients:
 
     def run(self, job: Job) -> Explained:
         """One shared forward for the logits, then `steps` forwards and backwards a target."""
+        # Here, because it takes a second that only this method's callers should pay.
+        from captum.attr import IntegratedGradients as CaptumIntegratedGradients  # type: ignore[import-untyped]
+
         inputs, net = job.inputs, job.classifier
         with torch.no_grad():
             logits = net(inputs)
@@ -48,12 +49,11 @@ class IntegratedGradients:
             internal_batch_size=max(ROWS_AT_ONCE, len(pairs)),
         )
         values = shares.detach().sum(dim=1)
-        rise = (logits[rows, columns] - neutral[columns]).double()
-        missing = (values.double().sum(dim=(1, 2)) - rise).abs()
-        relative = missing / rise.abs().clamp_min(torch.finfo(torch.float32).eps)
+        rises = (logits[rows, columns] - neutral[columns]).tolist()
+        totals = values.double().sum(dim=(1, 2)).tolist()
         maps: list[list[torch.Tensor]] = [[] for _ in targets]
         gaps: list[list[float]] = [[] for _ in targets]
-        for (image, _), made, gap in zip(pairs, values, relative.tolist(), strict=True):
+        for (image, _), made, total, rise in zip(pairs, values, totals, rises, strict=True):
             maps[image].append(made)
-            gaps[image].append(gap)
+            gaps[image].append(completeness_gap(total, rise))
         return Explained(logits=logits, targets=targets, maps=maps, gaps=gaps)

@@ -1,4 +1,4 @@
-"""Cut a network at a layer: features below without a graph, gradients only above. What the CAM methods share."""
+"""Where to look into a network: the parts of a vision transformer, and the layer at which the CAM methods cut."""
 
 from __future__ import annotations
 
@@ -6,9 +6,51 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from timm.models.beit import Beit
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from saaa.attribution.base import Explained, Job, target_gradients
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """The parts of a plain vision transformer: patches, blocks of self-attention, pooling, linear head."""
+
+    embedding: nn.Conv2d
+    """Makes one token of each patch."""
+    blocks: tuple[nn.Module, ...]
+    grid: tuple[int, int]
+    """Rows and columns of patches."""
+    prefix_tokens: int
+    """Class and register tokens before the patch tokens."""
+    pooling: str
+    """As timm names it: "token", "avg", "map" and others."""
+    pools_prefix: bool
+    """Whether the prefix tokens are pooled too."""
+
+    def as_maps(self, tokens: Tensor) -> Tensor:
+        """Shape one value a token, (n, tokens), as (n, rows, columns); the prefix is left out."""
+        return tokens[:, self.prefix_tokens :].reshape(len(tokens), *self.grid)
+
+
+def find_transformer(net: nn.Module) -> Transformer | None:
+    """Tell the parts of a plain vision transformer of timm; None for any other network."""
+    if not isinstance(net, VisionTransformer | Eva | Beit):
+        return None
+    embed: Any = net.patch_embed
+    if not isinstance(getattr(embed, "proj", None), nn.Conv2d):
+        return None
+    rows, columns = embed.grid_size
+    return Transformer(
+        embedding=embed.proj,
+        blocks=tuple(net.blocks),
+        grid=(rows, columns),
+        prefix_tokens=net.num_prefix_tokens,
+        pooling=net.global_pool,
+        pools_prefix=bool(getattr(net, "pool_include_prefix", False)),
+    )
 
 
 @dataclass(frozen=True)
@@ -86,10 +128,7 @@ def explain_at(job: Job, layer: Layer, combine: Callable[[Tensor, Tensor], Tenso
     finally:
         handle.remove()
     targets = job.choose(logits.detach())
-    maps = target_gradients(
-        logits,
-        features[-1],
-        targets,
-        lambda gradient, activation: combine(layer.as_maps(gradient), layer.as_maps(activation)),
-    )
+    source = features[-1]
+    activation = layer.as_maps(source.detach())
+    maps = target_gradients(logits, targets, [source], lambda gradient: combine(layer.as_maps(gradient), activation))
     return Explained(logits=logits.detach(), targets=targets, maps=maps)

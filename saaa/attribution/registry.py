@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,19 +10,44 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from saaa.attribution.base import Job, Method, Targets, checked_targets, frozen
+from saaa.attribution.attn_lrp import AttnLrp
+from saaa.attribution.base import Explained, Job, Method, Targets, frozen
+from saaa.attribution.cp_lrp import CpLrp
+from saaa.attribution.gae import Gae
 from saaa.attribution.grad_cam import GradCam
 from saaa.attribution.gradient_x_input import GradientXInput
 from saaa.attribution.hires_cam import HiResCam
 from saaa.attribution.integrated_gradients import IntegratedGradients
-from saaa.errors import OptionInvalid
+from saaa.attribution.layers import find_transformer
+from saaa.attribution.legrad import LeGrad
+from saaa.attribution.occlusion import Occlusion
+from saaa.attribution.options import check_options
+from saaa.attribution.region_shapley import RegionShapley
+from saaa.attribution.removal import chunks, top_share
+from saaa.attribution.rise import Rise
+from saaa.errors import AttributionFailed, OptionInvalid
 from saaa.models.classifier import Classifier
-from saaa.work import AUTO_METHOD, AttributionMap, ExplainOptions, MethodInfo
+from saaa.work import AUTO_METHOD, AttributionMap, ExplainOptions, MethodInfo, TargetKind
 
-METHODS: tuple[Method, ...] = (HiResCam(), GradCam(), IntegratedGradients(), GradientXInput())
-"""All methods; "auto" is the first that supports the model."""
-MAX_STEPS = 64
+METHODS: tuple[Method, ...] = (
+    CpLrp(),
+    AttnLrp(),
+    HiResCam(),
+    GradCam(),
+    Gae(),
+    LeGrad(),
+    IntegratedGradients(),
+    GradientXInput(),
+    Occlusion(),
+    Rise(),
+    RegionShapley(),
+)
+"""All methods; "auto" is the first that supports the model, but for `FIRST_BY_POOLING`."""
+FIRST_BY_POOLING = {"token": "gae"}
+"""What "auto" is for vision transformers that pool in this way."""
 DEFAULTS = ExplainOptions()
+DELETED = 0.1
+"""Share of the input that the deletion drop removes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +63,13 @@ class Attributed:
 def methods_for(classifier: Classifier) -> tuple[MethodInfo, ...]:
     """List the methods that can explain this classifier, its default first."""
     return tuple(
-        MethodInfo(name=m.name, cost_forwards=m.cost(classifier), reference=m.reference) for m in _supported(classifier)
+        MethodInfo(
+            name=method.name,
+            cost_forwards=method.cost(classifier),
+            reference=method.reference,
+            targets=(TargetKind.CLASS,),
+        )
+        for method in _supported(classifier)
     )
 
 
@@ -63,13 +94,17 @@ def attribute(
         regions: for each image the regions that region_shapley removes, bool (R, S, S).
 
     Raises:
-        OptionInvalid: unknown or unsupported method, class index or steps out of range, or not one list of
-            targets an image; found before any computing.
+        OptionInvalid: unknown or unsupported method, class index or option out of range, regions missing, or not one
+            list of targets an image; found before any computing.
+        AttributionFailed: logits, a map or a completeness gap came out infinite or undefined.
     """
+    check_options(options)
     chosen = _find(classifier, options.method)
-    if not 1 <= options.steps <= MAX_STEPS:
-        raise OptionInvalid(f"steps is {options.steps}; choose 1 to {MAX_STEPS}.", field="attribution.steps")
     wanted = _check_targets(targets, images=len(inputs), classes=len(classifier.config.classes))
+    if regions is not None and len(regions) != len(inputs):
+        raise OptionInvalid(f"{len(inputs)} images need {len(inputs)} sets of regions.", field="graph")
+    if regions is None and isinstance(chosen, RegionShapley):
+        raise OptionInvalid(f"{chosen.name} explains regions; send a graph whose boxes name them.", field="graph")
 
     def choose(logits: Tensor) -> Targets:
         best = logits.argmax(dim=1).tolist()
@@ -79,6 +114,8 @@ def attribute(
     with frozen(classifier), torch.inference_mode(False), torch.enable_grad():
         usable = inputs.clone() if inputs.is_inference() else inputs.detach()
         made = chosen.run(Job(classifier=classifier, inputs=usable, choose=choose, options=options, regions=regions))
+        _check_finite(made, chosen.name)
+        drops = _deletion_drops(classifier, usable, made) if options.deletion else None
     return Attributed(
         probabilities=made.logits.float().softmax(dim=1).cpu().numpy(),
         maps=[
@@ -88,6 +125,7 @@ def attribute(
                     method=chosen.name,
                     values=made.maps[image][k].float().cpu().numpy(),
                     completeness_gap=made.gaps[image][k] if made.gaps is not None else None,
+                    deletion_drop=drops[image][k] if drops is not None else None,
                 )
                 for k, target in enumerate(indices)
             )
@@ -96,25 +134,26 @@ def attribute(
     )
 
 
-def _supported(classifier: Classifier) -> list[Method]:
-    return [m for m in METHODS if m.supports(classifier)]
+def _supported(classifier: Classifier) -> Iterator[Method]:
+    """The methods that can explain this classifier, its default first; checked only as far as the caller reads."""
+    transformer = find_transformer(classifier.net)
+    first = FIRST_BY_POOLING.get(transformer.pooling) if transformer is not None else None
+    # Sorting keeps the order of what is equal.
+    return (m for m in sorted(METHODS, key=lambda m: m.name != first) if m.supports(classifier))
 
 
 def _find(classifier: Classifier, name: str) -> Method:
-    supported = _supported(classifier)
-    if name == AUTO_METHOD:
-        return supported[0]
-    for candidate in supported:
-        if candidate.name == name:
+    for candidate in _supported(classifier):
+        if name in (AUTO_METHOD, candidate.name):
             return candidate
     known = any(m.name == name for m in METHODS)
     problem = f"{classifier.config.architecture} does not support it" if known else "there is no such method"
-    offer = ", ".join([AUTO_METHOD, *(m.name for m in supported)])
+    offer = ", ".join([AUTO_METHOD, *(m.name for m in _supported(classifier))])
     raise OptionInvalid(f"Attribution method {name!r}: {problem}. Choose one of {offer}.", field="attribution.method")
 
 
 def _check_targets(targets: Sequence[Sequence[int]], *, images: int, classes: int) -> Targets:
-    wanted = checked_targets(targets)
+    wanted = [tuple(int(index) for index in chosen) for chosen in targets]
     if len(wanted) != images:
         raise OptionInvalid(f"{images} images need {images} lists of targets, not {len(wanted)}.", field="targets")
     for indices in wanted:
@@ -125,3 +164,35 @@ def _check_targets(targets: Sequence[Sequence[int]], *, images: int, classes: in
                     field="attribution.classes",
                 )
     return wanted
+
+
+def _check_finite(made: Explained, method: str) -> None:
+    for image, targets in enumerate(made.targets):
+        if not made.logits[image].isfinite().all():
+            raise AttributionFailed(
+                f"The model's output for image {image} of the batch is not finite; there is nothing to explain. The "
+                "model's weights are at fault, or values far out of the range of pixels."
+            )
+        for k, target in enumerate(targets):
+            if not made.maps[image][k].isfinite().all():
+                raise AttributionFailed(
+                    f"The map of {method} for class {target} of image {image} of the batch is not finite; choose "
+                    "another method."
+                )
+
+
+@torch.no_grad()
+def _deletion_drops(classifier: Classifier, inputs: Tensor, made: Explained) -> list[list[float]]:
+    """For each image and target: its probability, minus that with the largest tenth of its map as the mean colour."""
+    pairs = [(image, k) for image, targets in enumerate(made.targets) for k in range(len(targets))]
+    drops: list[list[float]] = [[] for _ in made.targets]
+    for piece in chunks(len(pairs)):
+        images = [image for image, _ in pairs[piece]]
+        classes = [made.targets[image][k] for image, k in pairs[piece]]
+        gone = top_share(torch.stack([made.maps[image][k] for image, k in pairs[piece]]), inputs.shape[-1], DELETED)
+        left = classifier(inputs[images].masked_fill(gone[:, None], 0)).float().softmax(dim=1)
+        before = made.logits[images].float().softmax(dim=1)
+        rows = range(len(images))
+        for image, drop in zip(images, (before - left)[rows, classes].tolist(), strict=True):
+            drops[image].append(drop)
+    return drops

@@ -1,0 +1,30 @@
+"""CP-LRP: relevance that flows through values and MLPs only; attention weights are taken as given."""
+
+from __future__ import annotations
+
+from saaa.attribution.base import Explained, Job
+from saaa.attribution.layers import find_transformer
+from saaa.attribution.lrp import explain_by_rules
+from saaa.models.classifier import Classifier
+
+
+class CpLrp:
+    """Signed map on the patch grid; without biases in the network it sums to the logit.
+
+    Attention weights and the deviations of the normalisations are constants, so queries and keys need no gradient.
+    """
+
+    name = "cp_lrp"
+    reference = "Ali et al. 2022, XAI for Transformers, arXiv:2202.07304"
+
+    def supports(self, classifier: Classifier) -> bool:
+        """Plain vision transformers of timm, however they pool."""
+        return find_transformer(classifier.net) is not None
+
+    def cost(self, classifier: Classifier) -> float:
+        """One forward with a graph and one backward, as measured; gamma above 0 doubles it."""
+        return 2.2
+
+    def run(self, job: Job) -> Explained:
+        """One forward, and one backward a target (shared by the images)."""
+        return explain_by_rules(job, detach_attention=True)
