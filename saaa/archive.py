@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saaa.errors import ArchiveError
-from saaa.work import MethodInfo, ModelInfo, ModelKind
+from saaa.work import MethodInfo, ModelInfo, ModelKind, TargetKind
 
 FORMAT = 1
 OLDEST_FORMAT = max(1, FORMAT - 1)
@@ -367,7 +367,13 @@ def _info(archive: Archive) -> ModelInfo:
         classes = tuple(str(c) for c in config.get("classes", ()))
         vocabulary = len(config.get("vocabulary", ()))
         methods = tuple(
-            MethodInfo(name=str(m["name"]), cost_forwards=float(m["cost_forwards"]), reference=str(m["reference"]))
+            MethodInfo(
+                name=str(m["name"]),
+                cost_forwards=float(m["cost_forwards"]),
+                reference=str(m["reference"]),
+                # Archives from before captions could be explained do not say.
+                targets=tuple(TargetKind(kind) for kind in m.get("targets", ("class",))),
+            )
             for m in config.get("methods", ())
         )
         limits = (int(config.get("max_nodes", 0)), int(config.get("max_words", 0)))

@@ -27,6 +27,7 @@ from saaa.work import (
     MethodInfo,
     ModelInfo,
     ModelKind,
+    TargetKind,
     Work,
     WorkBatch,
     WorkItem,
@@ -39,6 +40,14 @@ HEADER_KEY, PIXELS_KEY = "batch", "pixels"
 
 _WORKS = {Work.PREDICT: pb.WORK_PREDICT, Work.EXPLAIN: pb.WORK_EXPLAIN, Work.CAPTION: pb.WORK_CAPTION}
 _WORKS_BACK = {value: key for key, value in _WORKS.items()}
+_TARGETS = {
+    TargetKind.CLASS: pb.TARGET_KIND_CLASS,
+    TargetKind.WORD: pb.TARGET_KIND_WORD,
+    TargetKind.NODE: pb.TARGET_KIND_NODE,
+}
+_TARGETS_BACK = {value: key for key, value in _TARGETS.items()}
+_EXPLAIN = tuple(field.name for field in dataclasses.fields(ExplainOptions))
+"""The header has a field of the same name for each."""
 _FLOAT = np.dtype("<f4")
 
 
@@ -55,8 +64,7 @@ def pack_batch(batch: WorkBatch) -> tuple[bytes, bytes]:
             version=batch.version,
             shape=batch.pixels.shape[:3],
             items=[_pack_item(item) for item in batch.items],
-            method=batch.explain.method,
-            steps=batch.explain.steps,
+            **dataclasses.asdict(batch.explain),
             beam_width=batch.caption.beam_width,
             count=batch.caption.count,
             max_words=batch.caption.max_words or 0,
@@ -102,7 +110,7 @@ def unpack_batch(header: bytes | bytearray, pixels: bytes | bytearray) -> WorkBa
         work=work,
         pixels=np.frombuffer(pixels, np.uint8).reshape(*shape, 3),
         items=items,
-        explain=ExplainOptions(method=message.method, steps=message.steps),
+        explain=ExplainOptions(**{name: getattr(message, name) for name in _EXPLAIN}),
         caption=CaptionOptions(beam_width=message.beam_width, count=message.count, max_words=message.max_words or None),
     )
 
@@ -114,8 +122,9 @@ def pack_results(results: list[ItemResult]) -> bytes:
 
 def pack_description(info: ModelInfo) -> bytes:
     """Pack the answer to `pack_describe`."""
-    fields = dataclasses.asdict(info) | {"kind": info.kind.value}
-    return pb.Results(description_json=json.dumps(fields)).SerializeToString()
+    # The enumerations travel as their values.
+    text = json.dumps(dataclasses.asdict(info), default=lambda member: member.value)
+    return pb.Results(description_json=text).SerializeToString()
 
 
 def pack_failure(error: ItemError) -> bytes:
@@ -152,7 +161,10 @@ def unpack_description(data: bytes) -> ModelInfo:
             | {
                 "kind": ModelKind(fields["kind"]),
                 "classes": tuple(fields["classes"]),
-                "methods": tuple(MethodInfo(**method) for method in fields["methods"]),
+                "methods": tuple(
+                    MethodInfo(**method | {"targets": tuple(map(TargetKind, method["targets"]))})
+                    for method in fields["methods"]
+                ),
             }
         )
     except (ValueError, TypeError, KeyError) as error:
@@ -161,16 +173,20 @@ def unpack_description(data: bytes) -> ModelInfo:
 
 def _pack_item(item: WorkItem) -> pb.Item:
     graph = item.graph
-    if graph is None:
-        return pb.Item(targets=item.targets)
     return pb.Item(
         targets=item.targets,
-        graph=pb.Graph(
+        graph=None
+        if graph is None
+        else pb.Graph(
             types=graph.types.tolist(),
             orders=graph.orders.tolist(),
             boxes=graph.boxes.ravel().tolist(),
             edges=graph.edges.ravel().tolist(),
         ),
+        text=None if item.text is None else pb.Words(words=item.text),
+        words=item.words,
+        every_word=item.every_word,
+        nodes=item.nodes,
     )
 
 
@@ -183,7 +199,14 @@ def _unpack_item(item: pb.Item) -> WorkItem:
             boxes=np.array(item.graph.boxes, np.float32).reshape(-1, 4),
             edges=np.array(item.graph.edges, np.int64).reshape(-1, 3),
         )
-    return WorkItem(targets=tuple(item.targets), graph=graph)
+    return WorkItem(
+        targets=tuple(item.targets),
+        graph=graph,
+        text=tuple(item.text.words) if item.HasField("text") else None,
+        words=tuple(item.words),
+        every_word=item.every_word,
+        nodes=tuple(item.nodes),
+    )
 
 
 def _pack_result(result: ItemResult) -> pb.Result:
@@ -199,6 +222,10 @@ def _pack_result(result: ItemResult) -> pb.Result:
                 width=m.values.shape[1],
                 values=_floats(m.values),
                 completeness_gap=m.completeness_gap,
+                kind=_TARGETS[m.kind],
+                deletion_drop=m.deletion_drop,
+                node_weights=None if m.node_weights is None else _floats(m.node_weights),
+                effects=None if m.effects is None else _floats(m.effects),
             )
             for m in result.maps
         ],
@@ -221,15 +248,7 @@ def _unpack_result(result: pb.Result) -> ItemResult:
         return ItemResult(error=ItemError(reason=error.reason, message=error.message, field=error.field))
     return ItemResult(
         probabilities=_array(result.probabilities, -1) if result.probabilities else None,
-        maps=tuple(
-            AttributionMap(
-                target=m.target,
-                method=m.method,
-                values=_array(m.values, m.height, m.width),
-                completeness_gap=m.completeness_gap if m.HasField("completeness_gap") else None,
-            )
-            for m in result.maps
-        ),
+        maps=tuple(_unpack_map(m) for m in result.maps),
         captions=tuple(
             CaptionResult(
                 words=tuple(c.words),
@@ -239,6 +258,21 @@ def _unpack_result(result: pb.Result) -> ItemResult:
             )
             for c in result.captions
         ),
+    )
+
+
+def _unpack_map(m: pb.Map) -> AttributionMap:
+    if m.kind not in _TARGETS_BACK:
+        raise ValueError(f"a map explains target kind {m.kind}, which is none")
+    return AttributionMap(
+        target=m.target,
+        kind=_TARGETS_BACK[m.kind],
+        method=m.method,
+        values=_array(m.values, m.height, m.width),
+        completeness_gap=m.completeness_gap if m.HasField("completeness_gap") else None,
+        deletion_drop=m.deletion_drop if m.HasField("deletion_drop") else None,
+        node_weights=_array(m.node_weights, -1) if m.HasField("node_weights") else None,
+        effects=_array(m.effects, -1) if m.HasField("effects") else None,
     )
 
 

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from saaa.errors import BackendUnavailable, DeadlineExceeded, ImageRejected
 from saaa.images import Geometry, decode, fit
 from saaa.proposal import propose_graph
-from saaa.scene_graph import SceneGraph
-from saaa.work import ItemResult, ModelInfo, Work, WorkItem
+from saaa.scene_graph import RoleGraph, SceneGraph
+from saaa.work import ExplainOptions, ItemResult, ModelInfo, Work, WorkItem
 from serving.answer import checked, make_answer
 from serving.backends.base import Backend
 from serving.catalog import Catalog
 from serving.lanes import BatchKey, Lane, Place
-from serving.plan import Plan, make_plan
+from serving.plan import CaptionPlan, ClassifyPlan, Plan, make_plan
 from serving.requests import AnalysisRequest, AnalysisResult
 from serving.settings import FacadeSettings
 
@@ -136,12 +136,12 @@ class Analysis:
             async def classify() -> ItemResult | None:
                 if classifier is None or plan.classify is None:
                     return None
-                return await classifier.ask(WorkItem(targets=plan.classify.targets))
+                return await classifier.ask(_explained(plan.classify, classifier))
 
             async def caption(graph: SceneGraph | None) -> ItemResult | None:
-                if captioner is None or graph is None:
+                if captioner is None or plan.caption is None or graph is None:
                     return None
-                return await captioner.ask(_guided(graph, captioner))
+                return await captioner.ask(_guided(graph, plan.caption, captioner))
 
             graph = plan.graph
             if graph is not None:
@@ -159,6 +159,7 @@ class Analysis:
             classified=classified,
             geometry=classifier.geometry if classifier else None,
             captioned=captioned,
+            caption_geometry=captioner.geometry if captioner else None,
             request_id=request.request_id,
             image_sha256=digest,
             backend=self._backend.name,
@@ -176,13 +177,17 @@ class Analysis:
             key = BatchKey(model=model.name, version=model.version, work=part.work, explain=part.options)
             lane = self._lanes[part.work]
             if plan.graph is None:
-                before = lane.expected_wait() + lane.estimate(key)
-            place = places.enter_context(lane.admit(key, deadline))
+                before = lane.expected_wait() + lane.estimate(key, part.cost_forwards)
+            place = places.enter_context(lane.admit(key, deadline, work=part.cost_forwards))
             classifier = _Part("classify", model, place, stages)
         if (guided := plan.caption) is not None:
             model = guided.model
-            key = BatchKey(model=model.name, version=model.version, work=Work.CAPTION, caption=guided.options)
-            place = places.enter_context(self._lanes[Work.CAPTION].admit(key, deadline, after=before))
+            explain = ExplainOptions(method=guided.explanation.method.name) if guided.explanation else ExplainOptions()
+            key = BatchKey(
+                model=model.name, version=model.version, work=Work.CAPTION, explain=explain, caption=guided.options
+            )
+            lane = self._lanes[Work.CAPTION]
+            place = places.enter_context(lane.admit(key, deadline, work=guided.cost_forwards, after=before))
             captioner = _Part("caption", model, place, stages)
         return classifier, captioner
 
@@ -201,10 +206,25 @@ def _decode(data: bytes, parts: Iterable[_Part], max_pixels: int) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _guided(graph: SceneGraph, part: _Part) -> WorkItem:
-    """The captioner's item: the first nodes in published order, their boxes in pixels of its input."""
-    roles = graph.role_graph(part.model.max_nodes)
-    return WorkItem(graph=roles.with_boxes(part.geometry.to_input(roles.boxes)))
+def _explained(plan: ClassifyPlan, part: _Part) -> WorkItem:
+    """The classifier's item, with the whole graph where its objects are to be removed."""
+    graph = plan.graph
+    return WorkItem(targets=plan.targets, graph=_in_pixels(graph, len(graph.nodes()), part) if graph else None)
+
+
+def _guided(graph: SceneGraph, plan: CaptionPlan, part: _Part) -> WorkItem:
+    """The captioner's item: the first nodes in published order, and what is to be explained."""
+    roles = _in_pixels(graph, part.model.max_nodes, part)
+    wanted = plan.explanation
+    if wanted is None:
+        return WorkItem(graph=roles, text=plan.text)
+    return WorkItem(graph=roles, text=plan.text, words=wanted.words, every_word=wanted.every_word, nodes=wanted.nodes)
+
+
+def _in_pixels(graph: SceneGraph, max_nodes: int, part: _Part) -> RoleGraph:
+    """The graph's first nodes, their boxes in pixels of the model's input."""
+    roles = graph.role_graph(max_nodes)
+    return roles.with_boxes(part.geometry.to_input(roles.boxes))
 
 
 async def _together(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, T]) -> tuple[T, T]:

@@ -6,13 +6,19 @@ import numpy as np
 
 import saaa
 from saaa import errors
-from saaa.concepts import concept_attribution
+from saaa.concepts import concept_agreement, concept_attribution
 from saaa.errors import BackendFailed, BackendUnavailable, SaaaError
 from saaa.images import Geometry
-from saaa.scene_graph import SceneGraph
-from saaa.work import ItemError, ItemResult, Work
-from serving.plan import STEPPED_METHODS, CaptionPlan, ClassifyPlan, Plan
-from serving.requests import AnalysisResult, Attribution, GraphSource, ModelUse, Output, Prediction
+from saaa.scene_graph import Node, SceneGraph
+from saaa.work import AttributionMap, ItemError, ItemResult, TargetKind, Work
+from serving.explaining import REMOVING_METHODS, options_read
+from serving.plan import CaptionPlan, ClassifyPlan, Plan
+from serving.requests import AnalysisResult, Attribution, GraphSource, ModelUse, Output, Prediction, Word
+
+FILL = "mean colour"
+"""What removed parts of an image become; the one fill of this service."""
+DELETION_SHARE = 0.1
+"""The share of the input that is removed to measure a map's deletion drop."""
 
 
 def make_answer(
@@ -22,6 +28,7 @@ def make_answer(
     classified: ItemResult | None,
     geometry: Geometry | None,
     captioned: ItemResult | None,
+    caption_geometry: Geometry | None,
     request_id: str,
     image_sha256: str,
     backend: str,
@@ -35,6 +42,7 @@ def make_answer(
         classified: the classifier's result.
         geometry: where its input lies in the image.
         captioned: the captioner's result.
+        caption_geometry: where the captioner's input lies in the image.
         request_id: of the request.
         image_sha256: of the image's bytes.
         backend: what computed.
@@ -44,6 +52,7 @@ def make_answer(
         BackendFailed: a result does not fit the model.
     """
     predictions, attributions = _classes(plan, classified, geometry, graph)
+    attributions += _caption_attributions(captioned, caption_geometry, graph)
     used = graph if attributions or captioned is not None else None
     source = None
     if used is not None:
@@ -87,17 +96,37 @@ def _classes(
         predictions = tuple(prediction(int(index)) for index in best)
     attributions: tuple[Attribution, ...] = ()
     if Output.ATTRIBUTIONS in plan.outputs:
-        region = (geometry.x, geometry.y, geometry.width, geometry.height)
-        attributions = tuple(
-            Attribution(
-                target=prediction(entry.target),
-                map=entry,
-                region=region,
-                concepts=concept_attribution(entry.values, geometry, graph) if graph else (),
-            )
-            for entry in result.maps
-        )
+        attributions = tuple(_attribution(prediction(entry.target), entry, geometry, graph) for entry in result.maps)
     return predictions, attributions
+
+
+def _caption_attributions(
+    result: ItemResult | None, geometry: Geometry | None, graph: SceneGraph | None
+) -> tuple[Attribution, ...]:
+    """The maps of words and nodes."""
+    if result is None or not result.maps or geometry is None or graph is None:
+        return ()
+    words, nodes = result.captions[0].words, graph.nodes()
+
+    def target(entry: AttributionMap) -> Word | Node:
+        if entry.kind is TargetKind.WORD:
+            return Word(index=entry.target, text=words[entry.target])
+        return nodes[entry.target]
+
+    return tuple(_attribution(target(entry), entry, geometry, graph) for entry in result.maps)
+
+
+def _attribution(
+    target: Prediction | Word | Node, made: AttributionMap, geometry: Geometry, graph: SceneGraph | None
+) -> Attribution:
+    concepts = concept_attribution(made.values, geometry, graph, made.effects) if graph else ()
+    return Attribution(
+        target=target,
+        map=made,
+        region=(geometry.x, geometry.y, geometry.width, geometry.height),
+        concepts=concepts,
+        concept_agreement=concept_agreement(concepts),
+    )
 
 
 def _classifier_use(plan: ClassifyPlan | None) -> ModelUse | None:
@@ -105,25 +134,32 @@ def _classifier_use(plan: ClassifyPlan | None) -> ModelUse | None:
         return None
     parameters: dict[str, str] = {}
     if plan.work is Work.EXPLAIN:
-        parameters["method"] = plan.options.method
-        if plan.options.method in STEPPED_METHODS:
-            parameters["steps"] = str(plan.options.steps)
+        options = plan.options
+        parameters["method"] = options.method
+        for name in options_read(options, len(plan.graph.objects) if plan.graph else 0):
+            parameters[name] = str(getattr(options, name))
+        if options.effects:
+            parameters["effects"] = "true"
+        if options.deletion:
+            parameters["deletion_share"] = str(DELETION_SHARE)
+        if options.deletion or options.effects or options.method in REMOVING_METHODS:
+            parameters["fill"] = FILL
     return ModelUse(info=plan.model, parameters=parameters)
 
 
 def _captioner_use(plan: CaptionPlan | None) -> ModelUse | None:
     if plan is None:
         return None
-    words = plan.options.max_words or plan.model.max_words
-    return ModelUse(
-        info=plan.model,
-        parameters={
-            "beam_width": str(plan.options.beam_width),
-            "count": str(plan.options.count),
-            "max_words": str(words),
-            "max_nodes": str(plan.model.max_nodes),
-        },
-    )
+    parameters = {"max_nodes": str(plan.model.max_nodes)}
+    if plan.text is not None:
+        parameters["text"] = " ".join(plan.text)
+    else:
+        parameters["beam_width"] = str(plan.options.beam_width)
+        parameters["count"] = str(plan.options.count)
+        parameters["max_words"] = str(plan.options.max_words or plan.model.max_words)
+    if plan.explanation is not None:
+        parameters["method"] = plan.explanation.method.name
+    return ModelUse(info=plan.model, parameters=parameters)
 
 
 def checked(result: ItemResult) -> ItemResult:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from saaa.client import Client
 from saaa.client.convert import AnalyzeOptions
@@ -15,6 +15,7 @@ from saaa.client.errors import RequestInvalid, RpcFailed
 from saaa.client.results import Analysis
 from saaa.errors import BackendUnavailable, OptionInvalid
 from saaa.report import ReportEntry, write_report
+from saaa.report.attributions import faithfulness_note
 from serving.graph_files import Question, questions
 
 
@@ -73,6 +74,19 @@ def run_analyze(
     return 1 if any(outcome.failure for outcome in outcomes) else 0
 
 
+def word_places(words: Sequence[str]) -> Sequence[int] | Literal["all"]:
+    """The places of words as they were typed: numbers, or "all" alone.
+
+    Raises:
+        OptionInvalid: anything else.
+    """
+    if tuple(words) == ("all",):
+        return "all"
+    if not all(word.isascii() and word.isdecimal() for word in words):
+        raise OptionInvalid('--words takes places from 0, or "all" alone.', field="words")
+    return [int(word) for word in words]
+
+
 def run_models(address: str, *, as_json: bool) -> int:
     """List what a service serves.
 
@@ -86,7 +100,10 @@ def run_models(address: str, *, as_json: bool) -> int:
         return 0
     for model in models:
         what = f"{len(model.classes)} classes" if model.classes else f"{model.vocabulary_size} words"
-        methods = ", ".join(method.name for method in model.attribution_methods)
+        methods = ", ".join(
+            f"{method.name} ({'/'.join(method.targets)}, {method.cost_forwards:g} forwards)"
+            for method in model.attribution_methods
+        )
         state = "ready" if model.ready else "not ready"
         print(
             f"{model.name} {model.version}  {model.kind}  {model.input_size} px  {what}  {state}  "
@@ -133,9 +150,17 @@ def _summary(name: str, analysis: Analysis) -> str:
     for prediction in analysis.predictions:
         lines.append(f"  {prediction.probability:7.2%}  {prediction.label}")
     for attribution in analysis.attributions:
-        best = sorted(attribution.concepts, key=lambda concept: -concept.density)[:3]
-        seen = ", ".join(f"{concept.node.name} x{concept.density:.1f}" for concept in best)
-        lines.append(f"  {attribution.target.label} because of ({attribution.method}): {seen or 'no graph'}")
+        measured = any(concept.effect is not None for concept in attribution.concepts)
+        best = sorted(attribution.concepts, key=lambda concept: -(concept.score if measured else concept.density))[:3]
+        seen = ", ".join(
+            f"{concept.node.name} {concept.effect:+.2f}"
+            if concept.effect is not None
+            else f"{concept.node.name} x{concept.density:.1f}"
+            for concept in best
+        )
+        what = "" if attribution.kind == "class" else f"{attribution.kind} "
+        lines.append(f"  {what}{attribution.label} because of ({attribution.method}): {seen or 'no graph'}")
+        lines.append(f"    {faithfulness_note(attribution)}")
     for caption in analysis.captions:
         lines.append(f'  "{caption.text}"')
     if analysis.graph is not None:

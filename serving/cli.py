@@ -84,6 +84,15 @@ def analyze(
     method: str | None = None,
     classes: tuple[str, ...] = (),
     steps: int | None = None,
+    gamma: float | None = None,
+    masks: int | None = None,
+    seed: int | None = None,
+    deletion: bool = False,
+    effects: bool = False,
+    words: tuple[str, ...] = (),
+    nodes: tuple[str, ...] = (),
+    word_method: str | None = None,
+    text: str | None = None,
     beam_width: int | None = None,
     captions: int | None = None,
     max_words: int | None = None,
@@ -105,6 +114,15 @@ def analyze(
         method: attribution method; the model's default unless given.
         classes: classes to explain, by name or index; the most probable unless given.
         steps: integration steps of integrated_gradients.
+        gamma: weight of the gamma rule of cp_lrp and attn_lrp, 0 to 1.
+        masks: random masks of rise, and coalitions where a graph has too many objects for all.
+        seed: of whatever is drawn at random.
+        deletion: also measure how far a class's probability drops when its map's top tenth is removed.
+        effects: also measure the effect of each node of the graph by removing it; needs --graph.
+        words: words of the best caption to explain, by their place from 0, or "all".
+        nodes: nodes of the graph to explain in the best caption, such as object:7, attribute:7:0, relationship:3.
+        word_method: attribution method for words and nodes; the captioner's default unless given.
+        text: a caption to score and explain instead of making one.
         beam_width: beam width of the captioner.
         captions: how many captions.
         max_words: longest caption in words.
@@ -113,7 +131,7 @@ def analyze(
         timeout: deadline for each photo in seconds.
     """
     from saaa.client.convert import AnalyzeOptions
-    from serving.ask import run_analyze
+    from serving.ask import run_analyze, word_places
 
     options: AnalyzeOptions = {
         "outputs": outputs,
@@ -121,6 +139,15 @@ def analyze(
         "method": method,
         "classes": classes,
         "steps": steps,
+        "gamma": gamma,
+        "masks": masks,
+        "seed": seed,
+        "deletion": deletion,
+        "effects": effects,
+        "words": word_places(words),
+        "nodes": nodes,
+        "word_method": word_method,
+        "text": text,
         "beam_width": beam_width,
         "captions": captions,
         "max_words": max_words,

@@ -6,24 +6,39 @@ Reading never raises: what is wrong becomes the request's violations, told toget
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
+from typing import Any
 
-from saaa.concepts import ConceptScore
+from saaa.concepts import ConceptScore, ScoreDefinition
 from saaa.errors import InvalidInput, OptionInvalid, SceneGraphError
 from saaa.scene_graph import Box, Node, NodeKind, Relationship, SceneGraph, SceneObject
 from saaa.v1 import analysis_pb2 as pb
-from saaa.work import CaptionOptions, CaptionResult, ExplainOptions, ModelInfo, ModelKind
+from saaa.work import (
+    AUTO_METHOD,
+    AttributionMap,
+    CaptionOptions,
+    CaptionResult,
+    ExplainOptions,
+    ModelInfo,
+    ModelKind,
+    TargetKind,
+)
 from serving.requests import (
     AnalysisRequest,
     AnalysisResult,
     Attribution,
+    CaptionTargets,
     GraphSource,
     ModelUse,
+    NodeKey,
     Output,
     Prediction,
     Selector,
+    Word,
 )
 from serving.settings import RequestLimits
 
+_DECODING = ("beam_width", "count", "max_words")
 _OUTPUTS = {
     pb.OUTPUT_PREDICTIONS: Output.PREDICTIONS,
     pb.OUTPUT_ATTRIBUTIONS: Output.ATTRIBUTIONS,
@@ -39,6 +54,16 @@ _NODE_KINDS = {
     NodeKind.ATTRIBUTE: pb.NODE_KIND_ATTRIBUTE,
     NodeKind.RELATIONSHIP: pb.NODE_KIND_RELATIONSHIP,
 }
+_NODE_KINDS_BACK = {value: key for key, value in _NODE_KINDS.items()}
+_TARGET_KINDS = {
+    TargetKind.CLASS: pb.TARGET_KIND_CLASS,
+    TargetKind.WORD: pb.TARGET_KIND_WORD,
+    TargetKind.NODE: pb.TARGET_KIND_NODE,
+}
+_SCORES = {
+    ScoreDefinition.EFFECT_SHARE: pb.SCORE_DEFINITION_EFFECT_SHARE,
+    ScoreDefinition.DENSITY_SHARE: pb.SCORE_DEFINITION_DENSITY_SHARE,
+}
 _MODEL_KINDS = {ModelKind.EGDD: pb.MODEL_KIND_EGDD, ModelKind.EGA: pb.MODEL_KIND_EGA}
 
 
@@ -52,27 +77,57 @@ def read_analyze_request(message: pb.AnalyzeRequest, limits: RequestLimits) -> A
                 OptionInvalid(f"{value} is no kind of output; use those of the enum Output.", field=f"outputs[{place}]")
             )
     attribution, caption = message.attribution, message.caption
-    explain, captioning = ExplainOptions(), CaptionOptions()
     return AnalysisRequest(
         image=message.image,
         graph=graph,
         outputs=frozenset(_OUTPUTS[value] for value in message.outputs if value in _OUTPUTS),
         top_k=message.top_k if message.HasField("top_k") else 5,
         explain=ExplainOptions(
-            method=attribution.method or explain.method,
-            steps=attribution.steps if attribution.HasField("steps") else explain.steps,
+            method=attribution.method or AUTO_METHOD,
+            deletion=attribution.deletion,
+            effects=attribution.effects,
+            **_set_fields(attribution, "steps", "gamma", "masks", "seed"),
         ),
         classes=tuple(attribution.classes),
-        caption=CaptionOptions(
-            beam_width=caption.beam_width if caption.HasField("beam_width") else captioning.beam_width,
-            count=caption.count if caption.HasField("count") else captioning.count,
-            max_words=caption.max_words if caption.HasField("max_words") else None,
+        caption=CaptionOptions(**_set_fields(caption, *_DECODING)),
+        text=_read_text(caption, violations),
+        caption_targets=CaptionTargets(
+            words=tuple(attribution.words),
+            every_word=attribution.every_word,
+            nodes=_read_nodes(attribution.nodes, violations),
+            method=attribution.word_method or AUTO_METHOD,
         ),
         classifier=_read_selector(message.classifier) if message.HasField("classifier") else None,
         captioner=_read_selector(message.captioner) if message.HasField("captioner") else None,
         request_id=message.request_id or uuid.uuid4().hex,
         violations=tuple(violations),
     )
+
+
+def _set_fields(message: pb.AttributionOptions | pb.CaptionOptions, *names: str) -> dict[str, Any]:
+    """The optional fields that are set; the others keep the dataclass's defaults."""
+    return {name: getattr(message, name) for name in names if message.HasField(name)}
+
+
+def _read_text(message: pb.CaptionOptions, violations: list[InvalidInput]) -> tuple[str, ...] | None:
+    if not message.HasField("text"):
+        return None
+    for name in _set_fields(message, *_DECODING):
+        text = "A caption is given, so none is made; leave this unset."
+        violations.append(OptionInvalid(text, field=f"caption.{name}"))
+    return tuple(message.text.split())
+
+
+def _read_nodes(messages: Iterable[pb.GraphNode], violations: list[InvalidInput]) -> tuple[NodeKey, ...]:
+    nodes = []
+    for place, message in enumerate(messages):
+        kind = _NODE_KINDS_BACK.get(message.kind)
+        if kind is None:
+            text = "Say whether the node is an object, an attribute or a relationship."
+            violations.append(OptionInvalid(text, field=f"attribution.nodes[{place}].kind"))
+        else:
+            nodes.append((kind, message.id, message.attribute_index))
+    return tuple(nodes)
 
 
 def _read_selector(message: pb.ModelSelector) -> Selector:
@@ -155,17 +210,46 @@ def _write_attribution(attribution: Attribution) -> pb.Attribution:
     values = attribution.map.values
     x, y, width, height = attribution.region
     return pb.Attribution(
-        target=pb.AttributionTarget(class_prediction=_write_prediction(attribution.target)),
+        target=_write_target(attribution.target),
         method=attribution.map.method,
         grid=pb.Grid(height=values.shape[0], width=values.shape[1], values=values.ravel().tolist()),
         region=pb.Region(x=x, y=y, width=width, height=height),
         concepts=[_write_concept(concept) for concept in attribution.concepts],
-        completeness_gap=attribution.map.completeness_gap,
+        node_weights=() if attribution.map.node_weights is None else attribution.map.node_weights.tolist(),
+        faithfulness=_write_faithfulness(attribution.map),
+        concept_agreement=attribution.concept_agreement,
     )
 
 
+def _write_target(target: Prediction | Word | Node) -> pb.AttributionTarget:
+    if isinstance(target, Prediction):
+        return pb.AttributionTarget(class_prediction=_write_prediction(target))
+    if isinstance(target, Word):
+        return pb.AttributionTarget(word=pb.WordTarget(index=target.index, text=target.text))
+    return pb.AttributionTarget(node=_write_node(target))
+
+
+def _write_faithfulness(made: AttributionMap) -> list[pb.Faithfulness]:
+    measured = {
+        pb.FAITHFULNESS_MEASURE_COMPLETENESS_GAP: made.completeness_gap,
+        pb.FAITHFULNESS_MEASURE_DELETION_DROP: made.deletion_drop,
+    }
+    told = [pb.Faithfulness(measure=name, value=value) for name, value in measured.items() if value is not None]
+    return told or [pb.Faithfulness(measure=pb.FAITHFULNESS_MEASURE_NOT_COMPUTED)]
+
+
 def _write_concept(concept: ConceptScore) -> pb.ConceptAttribution:
-    return pb.ConceptAttribution(node=_write_node(concept.node), mass=concept.mass, density=concept.density)
+    return pb.ConceptAttribution(
+        node=_write_node(concept.node),
+        mass=concept.mass,
+        density=concept.density,
+        effect=concept.effect,
+        effect_definition=concept.effect_definition,
+        score=concept.score,
+        score_definition=_SCORES[concept.score_definition],
+        gap_mass=concept.gap_mass,
+        weaker_mass=concept.weaker_mass,
+    )
 
 
 def _write_node(node: Node) -> pb.GraphNode:
@@ -223,7 +307,12 @@ def write_model(info: ModelInfo, limits: RequestLimits, *, ready: bool) -> pb.Mo
         classes=info.classes,
         vocabulary_size=info.vocabulary_size,
         attribution_methods=[
-            pb.AttributionMethod(name=method.name, cost_forwards=method.cost_forwards, reference=method.reference)
+            pb.AttributionMethod(
+                name=method.name,
+                cost_forwards=method.cost_forwards,
+                reference=method.reference,
+                targets=[_TARGET_KINDS[kind] for kind in method.targets],
+            )
             for method in info.methods
         ],
         limits=pb.Limits(
@@ -232,6 +321,7 @@ def write_model(info: ModelInfo, limits: RequestLimits, *, ready: bool) -> pb.Mo
             max_graph_nodes=limits.max_graph_nodes,
             max_targets=limits.max_targets,
             max_beam_width=limits.max_beam_width,
+            max_cost_forwards=limits.max_cost_forwards,
         ),
         card_json=info.card_json,
         ready=ready,

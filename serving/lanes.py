@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -63,6 +64,10 @@ class _Job:
     def deadline(self) -> float:
         return self.place.deadline
 
+    @property
+    def work(self) -> float:
+        return self.place.work
+
     def fail(self, error: Exception) -> None:
         if not self.future.done():
             self.future.set_exception(error)
@@ -91,7 +96,7 @@ class Lane:
     def __init__(self, run: RunBatch, settings: LaneSettings) -> None:
         self._run = run
         self._settings = settings
-        self._places: dict[BatchKey, int] = defaultdict(int)
+        self._places: dict[BatchKey, list[float]] = defaultdict(list)
         self._queues: dict[BatchKey, deque[_Job]] = {}
         self._flights: set[_Flight] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -101,7 +106,7 @@ class Lane:
     @property
     def waiting(self) -> int:
         """Items admitted and not yet at the backend."""
-        return sum(self._places.values())
+        return sum(map(len, self._places.values()))
 
     @property
     def gathered(self) -> int:
@@ -113,24 +118,23 @@ class Lane:
         """Batches at the backend."""
         return len(self._flights)
 
-    def estimate(self, key: BatchKey, items: int = 1) -> float:
-        """Seconds that a batch of so many items is expected to take at the backend."""
+    def estimate(self, key: BatchKey, work: float = 1.0) -> float:
+        """Seconds that a batch of so many forward passes is expected to take at the backend."""
         times = self._times.get(key)
-        return times.estimate(items) if times else self._settings.first_estimate_s * items
+        return times.estimate(work) if times else self._settings.first_estimate_s * work
 
     def expected_wait(self) -> float:
         """Seconds until work admitted now would start."""
         now = asyncio.get_running_loop().time()
         queued = 0.0
         for key, places in self._places.items():
-            full, rest = divmod(places, self._settings.max_batch)
-            queued += full * self.estimate(key, self._settings.max_batch)
-            queued += self.estimate(key, rest) if rest else 0.0
+            batches = math.ceil(len(places) / self._settings.max_batch)
+            queued += batches * self.estimate(key, sum(places) / batches)
         free = len(self._flights) < self._settings.max_in_flight
         running = 0.0 if free else min(flight.remaining(now) for flight in self._flights)
         return running + queued / self._settings.max_in_flight
 
-    def admit(self, key: BatchKey, deadline: float, *, after: float = 0.0) -> Place:
+    def admit(self, key: BatchKey, deadline: float, *, work: float = 1.0, after: float = 0.0) -> Place:
         """Take a place in the lane, or refuse at once.
 
         A lane with nothing to do admits whatever its estimate says: a first slow answer must not close it for ever.
@@ -138,6 +142,7 @@ class Lane:
         Args:
             key: model, version, kind of work and options.
             deadline: event-loop time by which the answer is worth something.
+            work: what the item costs, in forward passes, above 0.
             after: seconds before the work can start, because other work comes first.
 
         Raises:
@@ -148,7 +153,7 @@ class Lane:
         if deadline <= now:
             raise DeadlineExceeded("The deadline passed before the work could start; allow more time.")
         wait = self.expected_wait()
-        finish = now + max(wait, after) + self.estimate(key)
+        finish = now + max(wait, after) + self.estimate(key, work)
         idle = not self._places and not self._flights
         late = finish - deadline
         if not idle and (late > 0 or wait > self._settings.max_wait_s):
@@ -163,7 +168,7 @@ class Lane:
                 f"The {key.work.value} lane holds {self.waiting} waiting items, its most. Try again in {wait:.2f} s.",
                 retry_after_s=wait,
             )
-        return Place(self, key, deadline)
+        return Place(self, key, deadline, work)
 
     async def close(self) -> None:
         """Fail what waits and let the batches at the backend go."""
@@ -190,7 +195,8 @@ class Lane:
             jobs = self._next_batch()
             if not jobs:
                 return
-            flight = _Flight(asyncio.get_running_loop().time(), self.estimate(jobs[0].key, len(jobs)))
+            work = sum(job.work for job in jobs)
+            flight = _Flight(asyncio.get_running_loop().time(), self.estimate(jobs[0].key, work))
             self._flights.add(flight)
             task = asyncio.create_task(self._fly(flight, jobs))
             self._tasks.add(task)
@@ -211,7 +217,7 @@ class Lane:
     def _take(self, queue: deque[_Job]) -> list[_Job]:
         now = asyncio.get_running_loop().time()
         jobs: list[_Job] = []
-        tightest = float("inf")
+        tightest, work = float("inf"), 0.0
         while queue and len(jobs) < self._settings.max_batch:
             job = queue[0]
             if job.future.done():
@@ -222,10 +228,10 @@ class Lane:
                 job.fail(DeadlineExceeded("The deadline passed while the work waited; allow more time."))
                 continue
             if jobs:
-                grown = self.estimate(job.key, len(jobs) + 1)
+                grown = self.estimate(job.key, work + job.work)
                 if grown > self._settings.max_batch_s or now + grown > min(tightest, job.deadline):
                     break
-            tightest = min(tightest, job.deadline)
+            tightest, work = min(tightest, job.deadline), work + job.work
             job.place.release()
             jobs.append(queue.popleft())
         return jobs
@@ -249,7 +255,8 @@ class Lane:
                 results = await self._run(batch, timeout=self._settings.batch_timeout_s)
             if len(results) != len(jobs):
                 raise BackendFailed(f"The backend gave {len(results)} answers to {len(jobs)} questions.")
-            self._times.setdefault(key, ServiceTime()).add(len(jobs), clock() - flight.started)
+            work = sum(job.work for job in jobs)
+            self._times.setdefault(key, ServiceTime()).add(work, clock() - flight.started)
             for job, result in zip(jobs, results, strict=True):
                 if not job.future.done():
                     job.future.set_result(result)
@@ -270,13 +277,13 @@ class Lane:
             self._flights.discard(flight)
             self._schedule()
 
-    def _take_place(self, key: BatchKey) -> None:
-        self._places[key] += 1
+    def _take_place(self, place: Place) -> None:
+        self._places[place.key].append(place.work)
 
-    def _leave_place(self, key: BatchKey) -> None:
-        self._places[key] -= 1
-        if not self._places[key]:
-            del self._places[key]
+    def _leave_place(self, place: Place) -> None:
+        self._places[place.key].remove(place.work)
+        if not self._places[place.key]:
+            del self._places[place.key]
 
 
 class Place:
@@ -285,12 +292,13 @@ class Place:
     The place counts as waiting work from admission until its batch leaves or it is given back.
     """
 
-    def __init__(self, lane: Lane, key: BatchKey, deadline: float) -> None:
+    def __init__(self, lane: Lane, key: BatchKey, deadline: float, work: float) -> None:
         self._lane = lane
         self.key = key
         self.deadline = deadline
+        self.work = work
         self._held = True
-        lane._take_place(key)
+        lane._take_place(self)
 
     async def result(self, pixels: NDArray[np.uint8], item: WorkItem) -> ItemResult:
         """Wait for the answer to this item.
@@ -318,7 +326,7 @@ class Place:
         """Give the place back; once is enough."""
         if self._held:
             self._held = False
-            self._lane._leave_place(self.key)
+            self._lane._leave_place(self)
 
     def __enter__(self) -> Self:
         return self

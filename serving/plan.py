@@ -3,20 +3,26 @@ anything that is dear."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
-from contextlib import contextmanager
+from collections.abc import Set
 from dataclasses import dataclass, replace
 
-from saaa.errors import ImageRejected, InvalidInput, ModelNotFound, OptionInvalid, SaaaError, SceneGraphError
+from saaa.errors import ImageRejected, ModelNotFound, OptionInvalid, SceneGraphError
 from saaa.images import ImageHeader, read_header
 from saaa.scene_graph import SceneGraph
-from saaa.work import AUTO_METHOD, CaptionOptions, ExplainOptions, ModelInfo, ModelKind, Work
+from saaa.work import CaptionOptions, ExplainOptions, ModelInfo, ModelKind, Work
 from serving.catalog import Catalog
-from serving.requests import AnalysisRequest, Output, RequestInvalid, Selector
+from serving.explaining import (
+    DEFAULTS,
+    REGION_METHOD,
+    CaptionExplanation,
+    caption_explanation,
+    class_targets,
+    explain_cost,
+    explain_options,
+)
+from serving.requests import AnalysisRequest, Output, Selector
 from serving.settings import RequestLimits
-
-STEPPED_METHODS = frozenset({"integrated_gradients"})
-"""Methods that read `ExplainOptions.steps`; for the others it must not split batches."""
+from serving.violations import Violations
 
 CLASSIFIER_OUTPUTS = frozenset({Output.PREDICTIONS, Output.ATTRIBUTIONS})
 """What a classifier answers; the rest is the captioner's."""
@@ -29,8 +35,12 @@ class ClassifyPlan:
     model: ModelInfo
     work: Work
     """PREDICT or EXPLAIN."""
-    targets: tuple[int, ...]
-    options: ExplainOptions
+    targets: tuple[int, ...] = ()
+    options: ExplainOptions = DEFAULTS
+    graph: SceneGraph | None = None
+    """Whose objects are removed; None when none are."""
+    cost_forwards: float = 1.0
+    """In forward passes of one image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +49,14 @@ class CaptionPlan:
 
     model: ModelInfo
     options: CaptionOptions
+    text: tuple[str, ...] | None = None
+    """A caption to score instead of making one."""
+    explanation: CaptionExplanation | None = None
+
+    @property
+    def cost_forwards(self) -> float:
+        """In forward passes of one image."""
+        return 1.0 + (self.explanation.cost_forwards if self.explanation else 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,37 +70,6 @@ class Plan:
     graph: SceneGraph | None
     classify: ClassifyPlan | None
     caption: CaptionPlan | None
-
-
-class Violations:
-    """Gathers the faults of one request, so that the caller hears of all of them at once."""
-
-    def __init__(self, found: tuple[InvalidInput, ...] = ()) -> None:
-        self.found: list[SaaaError] = list(found)
-
-    def add(self, error: SaaaError) -> None:
-        """Note a fault."""
-        self.found.append(error)
-
-    @contextmanager
-    def catch(self) -> Iterator[None]:
-        """Note what is raised inside."""
-        try:
-            yield
-        except (InvalidInput, ModelNotFound) as error:
-            self.add(error)
-
-    def check(self, condition: bool, field: str, message: str) -> None:
-        """Note a fault of an option unless the condition holds."""
-        if not condition:
-            self.add(OptionInvalid(message, field=field))
-
-    def raise_any(self) -> None:
-        """Raises what was found: the fault itself when it is one, `RequestInvalid` when they are several."""
-        if len(self.found) == 1:
-            raise self.found[0]
-        if self.found:
-            raise RequestInvalid(self.found)
 
 
 def make_plan(request: AnalysisRequest, catalog: Catalog, limits: RequestLimits) -> Plan:
@@ -108,9 +95,12 @@ def make_plan(request: AnalysisRequest, catalog: Catalog, limits: RequestLimits)
 
     classifier = _choose(request.classifier, ModelKind.EGDD, "classifier", catalog, violations)
     captioner = _choose(request.captioner, ModelKind.EGA, "captioner", catalog, violations)
-    targets = _targets(request.classes, classifier, violations)
-    explain = _explain_options(request.explain, classifier, violations)
+    targets = class_targets(request.classes, classifier, violations)
+    explain = explain_options(request.explain, classifier, request.graph, violations)
+    explanation = caption_explanation(request, captioner, violations)
+    _check_text(request, captioner, violations)
     outputs = _outputs(request, classifier, captioner, violations)
+    _check_caption_wishes(request, outputs, violations)
     violations.raise_any()
     assert header is not None
 
@@ -120,8 +110,9 @@ def make_plan(request: AnalysisRequest, catalog: Catalog, limits: RequestLimits)
         top_k=request.top_k,
         graph=request.graph,
         classify=_classify_plan(request, outputs, classifier, targets, explain),
-        caption=_caption_plan(request, outputs, captioner),
+        caption=_caption_plan(request, outputs, captioner, explanation),
     )
+    _check_cost(plan, limits)
     for part in (plan.classify, plan.caption):
         if part is not None:
             catalog.require_ready(part.model)
@@ -183,6 +174,7 @@ def _check_options(request: AnalysisRequest, limits: RequestLimits, violations: 
     checks = (
         ("top_k", request.top_k, limits.max_top_k),
         ("attribution.steps", explain.steps, limits.max_steps),
+        ("attribution.masks", explain.masks, limits.max_masks),
         ("caption.beam_width", caption.beam_width, limits.max_beam_width),
         ("caption.max_words", caption.max_words, limits.max_words),
     )
@@ -194,10 +186,13 @@ def _check_options(request: AnalysisRequest, limits: RequestLimits, violations: 
         "caption.count",
         f"{caption.count} is out of range; use 1 to beam_width ({caption.beam_width}).",
     )
+    violations.check(0 <= explain.gamma <= 1, "attribution.gamma", f"{explain.gamma:g} is out of range; use 0 to 1.")
+    listed = (request.classes, request.caption_targets.words, request.caption_targets.nodes)
+    count = sum(map(len, listed))
     violations.check(
-        len(request.classes) <= limits.max_targets,
-        "attribution.classes",
-        f"{len(request.classes)} classes are asked for, at most {limits.max_targets} are explained in one request.",
+        count <= limits.max_targets,
+        "attribution",
+        f"{count} classes, words and nodes are listed, at most {limits.max_targets} are explained in one request.",
     )
     named = request.request_id
     violations.check(
@@ -205,6 +200,46 @@ def _check_options(request: AnalysisRequest, limits: RequestLimits, violations: 
         "request_id",
         f"Use at most {limits.max_request_id} printable ASCII characters.",
     )
+
+
+def _check_text(request: AnalysisRequest, captioner: ModelInfo | None, violations: Violations) -> None:
+    if request.text is None:
+        return
+    violations.check(bool(request.text), "caption.text", "The caption has no words; leave it out to have one made.")
+    if captioner is not None:
+        violations.check(
+            len(request.text) <= captioner.max_words,
+            "caption.text",
+            f"The caption has {len(request.text)} words, {captioner.name} reads at most {captioner.max_words}.",
+        )
+
+
+def _check_caption_wishes(request: AnalysisRequest, outputs: frozenset[Output], violations: Violations) -> None:
+    """What is wanted of a caption must not be dropped in silence."""
+    targets = request.caption_targets
+    wishes = {
+        "caption.text": (request.text is not None, {Output.CAPTIONS}),
+        "attribution.words": (bool(targets.words), {Output.CAPTIONS, Output.ATTRIBUTIONS}),
+        "attribution.every_word": (targets.every_word, {Output.CAPTIONS, Output.ATTRIBUTIONS}),
+        "attribution.nodes": (bool(targets.nodes), {Output.CAPTIONS, Output.ATTRIBUTIONS}),
+    }
+    for field, (wanted, needed) in wishes.items():
+        missing = " and ".join(sorted(output.value for output in needed - outputs))
+        violations.check(
+            not (wanted and missing), field, f"This needs {missing}, which are not asked for or cannot be answered."
+        )
+
+
+def _check_cost(plan: Plan, limits: RequestLimits) -> None:
+    parts = (plan.classify, plan.caption)
+    cost = sum(part.cost_forwards for part in parts if part is not None)
+    if cost > limits.max_cost_forwards:
+        raise OptionInvalid(
+            f"The attributions asked for cost about {cost:.0f} forward passes, at most {limits.max_cost_forwards} are "
+            "computed in one request. Ask for fewer targets, masks, steps or objects, or for a cheaper method; "
+            "`saaa-train attribute` does such work offline.",
+            field="attribution",
+        )
 
 
 def _choose(
@@ -220,42 +255,6 @@ def _choose(
     return None
 
 
-def _targets(classes: tuple[str, ...], classifier: ModelInfo | None, violations: Violations) -> tuple[int, ...]:
-    if classifier is None:
-        return ()
-    indices = {label: index for index, label in enumerate(classifier.classes)}
-    targets: list[int] = []
-    for place, text in enumerate(classes):
-        index = indices.get(text)
-        if index is None and text.isascii() and text.isdecimal() and len(text) <= 9:
-            index = int(text)
-        if index is None or index >= len(classifier.classes):
-            violations.add(
-                OptionInvalid(
-                    f"The model {classifier.name} has no class {text[:64]!a}; use one of its "
-                    f"{len(classifier.classes)} class names (GetModel lists them) or an index from 0.",
-                    field=f"attribution.classes[{place}]",
-                )
-            )
-        else:
-            targets.append(index)
-    return tuple(targets)
-
-
-def _explain_options(wanted: ExplainOptions, classifier: ModelInfo | None, violations: Violations) -> ExplainOptions:
-    if classifier is None:
-        return wanted
-    names = [method.name for method in classifier.methods]
-    method = names[0] if wanted.method == AUTO_METHOD and names else wanted.method
-    violations.check(
-        method in names or wanted.method == AUTO_METHOD,
-        "attribution.method",
-        f"The model {classifier.name} offers no method {method[:64]!a}; use {', '.join([AUTO_METHOD, *names])}.",
-    )
-    steps = wanted.steps if method in STEPPED_METHODS else ExplainOptions().steps
-    return ExplainOptions(method=method, steps=steps)
-
-
 def _outputs(
     request: AnalysisRequest,
     classifier: ModelInfo | None,
@@ -268,6 +267,8 @@ def _outputs(
         possible |= CLASSIFIER_OUTPUTS
     if captioner is not None and (request.graph is not None or classifier is not None):
         possible.add(Output.CAPTIONS)
+        if request.caption_targets:
+            possible.add(Output.ATTRIBUTIONS)
     wanted = request.outputs or frozenset(possible)
     if wanted <= possible and wanted:
         return wanted
@@ -276,8 +277,8 @@ def _outputs(
         return wanted
     if classifier is None and captioner is None:
         violations.add(ModelNotFound("No model is served.", field="outputs"))
-    elif classifier is None and wanted & CLASSIFIER_OUTPUTS:
-        violations.add(_not_served("classifier", wanted & CLASSIFIER_OUTPUTS))
+    elif classifier is None and (missing := wanted & CLASSIFIER_OUTPUTS - possible):
+        violations.add(_not_served("classifier", missing))
     elif captioner is None:
         violations.add(_not_served("captioner", {Output.CAPTIONS}))
     else:
@@ -306,16 +307,27 @@ def _classify_plan(
     if classifier is None or not (proposes or outputs & CLASSIFIER_OUTPUTS):
         return None
     if Output.ATTRIBUTIONS not in outputs and not proposes:
-        return ClassifyPlan(model=classifier, work=Work.PREDICT, targets=(), options=ExplainOptions())
-    return ClassifyPlan(model=classifier, work=Work.EXPLAIN, targets=targets, options=options)
+        return ClassifyPlan(model=classifier, work=Work.PREDICT)
+    graph = request.graph if options.effects or options.method == REGION_METHOD else None
+    return ClassifyPlan(
+        model=classifier,
+        work=Work.EXPLAIN,
+        targets=targets,
+        options=options,
+        graph=graph,
+        cost_forwards=explain_cost(classifier, options, max(1, len(targets)), len(graph.objects) if graph else 0),
+    )
 
 
 def _caption_plan(
-    request: AnalysisRequest, outputs: frozenset[Output], captioner: ModelInfo | None
+    request: AnalysisRequest,
+    outputs: frozenset[Output],
+    captioner: ModelInfo | None,
+    explanation: CaptionExplanation | None,
 ) -> CaptionPlan | None:
     if captioner is None or Output.CAPTIONS not in outputs:
         return None
     options = request.caption
     if options.max_words is not None and captioner.max_words:
         options = replace(options, max_words=min(options.max_words, captioner.max_words))
-    return CaptionPlan(model=captioner, options=options)
+    return CaptionPlan(model=captioner, options=options, text=request.text, explanation=explanation)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from saaa.concepts import ConceptScore
 from saaa.errors import InvalidInput, SaaaError
-from saaa.scene_graph import Node, SceneGraph
-from saaa.work import AttributionMap, CaptionOptions, CaptionResult, ExplainOptions, ModelInfo
+from saaa.scene_graph import Node, NodeKind, SceneGraph
+from saaa.work import AUTO_METHOD, AttributionMap, CaptionOptions, CaptionResult, ExplainOptions, ModelInfo
 
 
 class RequestInvalid(InvalidInput):
@@ -52,6 +52,26 @@ class Selector:
     version: str = ""
 
 
+NodeKey = tuple[NodeKind, int, int]
+"""Kind, id and attribute index of a node: what names it inside its graph."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionTargets:
+    """What to explain of the best caption."""
+
+    words: tuple[int, ...] = ()
+    """Places in the caption, 0-based."""
+    every_word: bool = False
+    nodes: tuple[NodeKey, ...] = ()
+    """Of the request's graph."""
+    method: str = AUTO_METHOD
+
+    def __bool__(self) -> bool:
+        """Whether anything is to be explained."""
+        return bool(self.words or self.every_word or self.nodes)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AnalysisRequest:
     """One image and what is wanted of it, as far as it can be read without knowing the models."""
@@ -65,6 +85,9 @@ class AnalysisRequest:
     classes: tuple[str, ...] = ()
     """Class names or decimal indices to explain; empty is the most probable class."""
     caption: CaptionOptions = field(default_factory=CaptionOptions)
+    text: tuple[str, ...] | None = None
+    """The words of a caption to score and explain; None is to make one."""
+    caption_targets: CaptionTargets = field(default_factory=CaptionTargets)
     classifier: Selector | None = None
     captioner: Selector | None = None
     request_id: str = ""
@@ -82,14 +105,24 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Word:
+    """A word of the best caption, by its place."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Attribution:
     """One map with its place in the image."""
 
-    target: Prediction
+    target: Prediction | Word | Node
     map: AttributionMap
     region: tuple[float, float, float, float]
     """x, y, width, height in pixels of the upright image."""
     concepts: tuple[ConceptScore, ...] = ()
+    concept_agreement: float | None = None
+    """`saaa.concepts.concept_agreement` of `concepts`."""
 
 
 @dataclass(frozen=True, kw_only=True)

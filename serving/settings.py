@@ -28,7 +28,7 @@ class LaneSettings:
     max_waiting: int = 512
     """Most items waiting: bounds memory where the estimate is tiny, at least 1."""
     first_estimate_s: float = 0.1
-    """Assumed time of one item before the first measurement, in seconds."""
+    """Assumed time of one forward pass before the first measurement, in seconds."""
     batch_timeout_s: float = 120.0
     """A batch that the backend has not answered after this is given up, in seconds."""
 
@@ -50,11 +50,15 @@ class RequestLimits:
     max_graph_nodes: int = 100
     """Most objects, attributes and relationships of a graph together."""
     max_targets: int = 16
-    """Most classes explained in one request."""
+    """Most classes, words and nodes listed for explanation in one request."""
+    max_cost_forwards: int = 1200
+    """Most attribution work of one request, in forward passes of one image."""
     max_top_k: int = 1000
     """Most classes returned."""
     max_steps: int = 64
     """Most integration steps."""
+    max_masks: int = 8000
+    """Most random masks or coalitions."""
     max_beam_width: int = 10
     """Widest beam."""
     max_words: int = 50
@@ -68,7 +72,7 @@ class RequestLimits:
 
 
 def _explain_lane() -> LaneSettings:
-    return LaneSettings(max_batch=4, first_estimate_s=0.5)
+    return LaneSettings(max_batch=4, first_estimate_s=0.2)
 
 
 @dataclass(frozen=True, kw_only=True)

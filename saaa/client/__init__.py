@@ -13,6 +13,7 @@ from saaa.client.results import (
     Caption,
     CaptionWord,
     Concept,
+    Faithfulness,
     Graph,
     GraphObject,
     GraphRelationship,
@@ -23,6 +24,7 @@ from saaa.client.results import (
     Prediction,
     Provenance,
     Region,
+    WordTarget,
 )
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "CaptionWord",
     "Client",
     "Concept",
+    "Faithfulness",
     "Graph",
     "GraphObject",
     "GraphRelationship",
@@ -48,4 +51,5 @@ __all__ = [
     "RequestInvalid",
     "RpcFailed",
     "Violation",
+    "WordTarget",
 ]

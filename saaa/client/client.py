@@ -75,7 +75,7 @@ class Client:
             graph: scene graph as published region JSON ({"objects": [...], "relationships": [...]}), boxes in
                 pixels of the upright image; None lets the service propose one.
             timeout: deadline in seconds; None is the client's.
-            options: the keys of `saaa.client.AnalyzeOptions`, such as `outputs`, `top_k` and `method`.
+            options: the keys of `saaa.client.AnalyzeOptions`, such as `outputs`, `method`, `words` and `effects`.
 
         Raises:
             RequestInvalid: a value cannot be sent at all.

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, Literal, TypedDict, cast
 
 import numpy as np
 
@@ -18,11 +18,13 @@ from saaa.client.results import (
     Caption,
     CaptionWord,
     Concept,
+    Faithfulness,
     Graph,
     GraphObject,
     GraphRelationship,
     GraphSource,
     Limits,
+    Measure,
     Model,
     ModelKind,
     ModelProvenance,
@@ -31,6 +33,9 @@ from saaa.client.results import (
     Prediction,
     Provenance,
     Region,
+    ScoreDefinition,
+    TargetKind,
+    WordTarget,
 )
 from saaa.v1 import analysis_pb2 as pb
 
@@ -48,6 +53,13 @@ _OUTPUTS = {
 }
 
 
+_NODE_KINDS = {
+    "object": pb.NODE_KIND_OBJECT,
+    "attribute": pb.NODE_KIND_ATTRIBUTE,
+    "relationship": pb.NODE_KIND_RELATIONSHIP,
+}
+
+
 class AnalyzeOptions(TypedDict, total=False):
     """What to answer and how; a key left out or None takes the service's default."""
 
@@ -56,11 +68,30 @@ class AnalyzeOptions(TypedDict, total=False):
     top_k: int | None
     """How many classes to return, 1 to 1000."""
     method: str | None
-    """Attribution method, one of `Client.model(...).attribution_methods`."""
+    """Attribution method for classes, one of `Client.model(...).attribution_methods`."""
     classes: Sequence[str | int]
     """The classes to explain, by name or index; empty is the most probable one."""
     steps: int | None
     """Integration steps of integrated_gradients, 1 to 64."""
+    gamma: float | None
+    """Weight of the gamma rule of cp_lrp and attn_lrp, 0 to 1."""
+    masks: int | None
+    """Random masks of rise, and coalitions where a graph has too many objects for all, 1 to 8000."""
+    seed: int | None
+    """Of whatever is drawn at random."""
+    deletion: bool
+    """Also measure how far the class's probability drops when the map's top tenth is removed."""
+    effects: bool
+    """Also measure the effect of each node of the graph by removal; needs a graph."""
+    words: Sequence[int] | Literal["all"]
+    """The words of the best caption to explain, by their place from 0."""
+    nodes: Sequence[Node | str]
+    """The graph's nodes to explain in the best caption: `Node`s, or text as "object:7", "attribute:7:0" (the first
+    attribute of object 7) and "relationship:3"."""
+    word_method: str | None
+    """Attribution method for words and nodes, one of the captioner's."""
+    text: str | None
+    """A caption to score and explain instead of making one."""
     beam_width: int | None
     """Of the captioner, 1 (greedy) to 10."""
     captions: int | None
@@ -100,7 +131,11 @@ def analyze_request(image: Image, graph: Mapping[str, Any] | None, options: Anal
     _put(request, "top_k", "top_k", options.get("top_k"))
     request.attribution.method = options.get("method") or ""
     request.attribution.classes.extend(str(name) for name in options.get("classes") or ())
-    _put(request.attribution, "steps", "steps", options.get("steps"))
+    for whole in ("steps", "masks", "seed"):
+        _put(request.attribution, whole, whole, options.get(whole))
+    _put_targets(request.attribution, options)
+    if (text := options.get("text")) is not None:
+        request.caption.text = _as_text(text, "text")
     _put(request.caption, "beam_width", "beam_width", options.get("beam_width"))
     _put(request.caption, "count", "captions", options.get("captions"))
     _put(request.caption, "max_words", "max_words", options.get("max_words"))
@@ -150,6 +185,47 @@ def graph_message(region: Mapping[str, Any]) -> pb.SceneGraph:
     return graph
 
 
+def _put_targets(message: pb.AttributionOptions, options: AnalyzeOptions) -> None:
+    """What to explain of the caption, what to measure, and how."""
+    if (gamma := options.get("gamma")) is not None:
+        if isinstance(gamma, bool) or not isinstance(gamma, (int, float, np.number)):
+            raise RequestInvalid("gamma", f"must be a number, not {gamma!r}")
+        message.gamma = float(gamma)
+    message.deletion = bool(options.get("deletion"))
+    message.effects = bool(options.get("effects"))
+    message.word_method = options.get("word_method") or ""
+    words = options.get("words") or ()
+    if isinstance(words, str):
+        if words != "all":
+            raise RequestInvalid("words", f'must be whole numbers or "all", not {words!r}')
+        message.every_word, words = True, ()
+    for index in words:
+        place = pb.WordTarget()
+        _put(place, "index", "words", index)
+        message.words.append(place.index)
+    for i, node in enumerate(options.get("nodes") or ()):
+        message.nodes.append(_node_message(node, f"nodes[{i}]"))
+
+
+def _node_message(node: Node | str, field: str) -> pb.GraphNode:
+    if isinstance(node, str):
+        kind, *numbers = node.split(":")
+        try:
+            places = [int(number) for number in numbers]
+        except ValueError:
+            places = []
+    else:
+        kind, places = node.kind, [node.id, node.attribute_index]
+    value = _NODE_KINDS.get(kind)
+    if value is None or not 1 <= len(places) <= 2:
+        text = f'must be a Node, or text such as "object:7", "attribute:7:0" or "relationship:3", not {node!r}'
+        raise RequestInvalid(field, text)
+    message = pb.GraphNode(kind=value)
+    for name, place in zip(("id", "attribute_index"), places, strict=False):
+        _put(message, name, field, place)
+    return message
+
+
 def analysis(response: pb.AnalyzeResponse) -> Analysis:
     """Convert a response."""
     return Analysis(
@@ -180,7 +256,14 @@ def model(message: pb.Model) -> Model:
         classes=tuple(message.classes),
         vocabulary_size=message.vocabulary_size,
         attribution_methods=tuple(
-            AttributionMethod(name=entry.name, cost_forwards=entry.cost_forwards, reference=entry.reference)
+            AttributionMethod(
+                name=entry.name,
+                cost_forwards=entry.cost_forwards,
+                reference=entry.reference,
+                targets=tuple(
+                    cast(TargetKind, _word(pb.TargetKind.Name(kind), "TARGET_KIND_")) for kind in entry.targets
+                ),
+            )
             for entry in message.attribution_methods
         ),
         limits=Limits(
@@ -189,6 +272,7 @@ def model(message: pb.Model) -> Model:
             max_graph_nodes=message.limits.max_graph_nodes,
             max_targets=message.limits.max_targets,
             max_beam_width=message.limits.max_beam_width,
+            max_cost_forwards=message.limits.max_cost_forwards,
         ),
         card=json.loads(message.card_json or "{}"),
         ready=message.ready,
@@ -203,15 +287,42 @@ def _attribution(message: pb.Attribution) -> Attribution:
     shape = (message.grid.height, message.grid.width)
     region = message.region
     return Attribution(
-        target=_prediction(message.target.class_prediction),
+        target=_target(message.target),
         method=message.method,
         grid=np.array(message.grid.values, dtype=np.float32).reshape(shape),
         region=Region(x=region.x, y=region.y, width=region.width, height=region.height),
-        concepts=tuple(
-            Concept(node=_node(entry.node), mass=entry.mass, density=entry.density) for entry in message.concepts
-        ),
-        completeness_gap=message.completeness_gap if message.HasField("completeness_gap") else None,
+        concepts=tuple(_concept(entry) for entry in message.concepts),
+        node_weights=np.array(message.node_weights, dtype=np.float32),
+        faithfulness=tuple(_faithfulness(entry) for entry in message.faithfulness),
+        concept_agreement=message.concept_agreement if message.HasField("concept_agreement") else None,
     )
+
+
+def _target(message: pb.AttributionTarget) -> Prediction | WordTarget | Node:
+    kind = message.WhichOneof("target")
+    if kind == "word":
+        return WordTarget(index=message.word.index, text=message.word.text)
+    return _node(message.node) if kind == "node" else _prediction(message.class_prediction)
+
+
+def _concept(message: pb.ConceptAttribution) -> Concept:
+    definition = _word(pb.ScoreDefinition.Name(message.score_definition), "SCORE_DEFINITION_")
+    return Concept(
+        node=_node(message.node),
+        mass=message.mass,
+        density=message.density,
+        score=message.score,
+        score_definition=cast(ScoreDefinition, definition),
+        effect=message.effect if message.HasField("effect") else None,
+        effect_definition=message.effect_definition,
+        gap_mass=message.gap_mass if message.HasField("gap_mass") else None,
+        weaker_mass=message.weaker_mass if message.HasField("weaker_mass") else None,
+    )
+
+
+def _faithfulness(message: pb.Faithfulness) -> Faithfulness:
+    measure = _word(pb.FaithfulnessMeasure.Name(message.measure), "FAITHFULNESS_MEASURE_")
+    return Faithfulness(measure=cast(Measure, measure), value=message.value if message.HasField("value") else None)
 
 
 def _caption(message: pb.Caption) -> Caption:

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 GraphSource = Literal["request", "proposed", "none"]
 NodeKind = Literal["object", "attribute", "relationship"]
 ModelKind = Literal["egdd", "ega"]
+TargetKind = Literal["class", "word", "node"]
+Measure = Literal["not_computed", "completeness_gap", "deletion_drop"]
+ScoreDefinition = Literal["effect_share", "density_share"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,7 @@ class Node:
     attribute_index: int = 0
     """For an attribute: its place in the owner's list, 0-based."""
     name: str
+    """Not read in a request."""
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "id": self.id, "attribute_index": self.attribute_index, "name": self.name}
@@ -71,39 +75,105 @@ class Concept:
     """Share of the map's positive mass on the node's region, in [0, 1]."""
     density: float
     """mass / the region's share of the covered area; 1 is chance."""
+    score: float = 0.0
+    """Importance in one number, in [0, 1], comparable inside one map."""
+    score_definition: ScoreDefinition = "density_share"
+    """"effect_share": of the objects' positive effects; "density_share": of the objects' densities."""
+    effect: float | None = None
+    """Measured by removal, in units of the target's logit; None when not asked for."""
+    effect_definition: str = ""
+    """What `effect` is for this node; empty without one."""
+    gap_mass: float | None = None
+    """Relationships: share of the map's positive mass between subject and object."""
+    weaker_mass: float | None = None
+    """Relationships: the smaller of the masses of subject and object."""
 
     def to_json(self) -> dict[str, Any]:
         return {
             "node": self.node.to_json(),
             "mass": _shortest(self.mass),
             "density": _shortest(self.density),
+            "score": _shortest(self.score),
+            "score_definition": self.score_definition,
+            "effect": _maybe(self.effect),
+            "effect_definition": self.effect_definition,
+            "gap_mass": _maybe(self.gap_mass),
+            "weaker_mass": _maybe(self.weaker_mass),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordTarget:
+    """A word of the best caption."""
+
+    index: int
+    """Its place, 0-based."""
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Faithfulness:
+    """One measure of how well a map says what the model rests on."""
+
+    measure: Measure
+    """"completeness_gap": 0 is exact; "deletion_drop": larger is better; "not_computed": nothing was measured."""
+    value: float | None = None
+    """None for "not_computed"."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"measure": self.measure, "value": _maybe(self.value)}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Attribution:
-    """How much each place of the image speaks for one class."""
+    """How much each place of the image speaks for one target."""
 
-    target: Prediction
+    target: Prediction | WordTarget | Node
+    """A class; or, of the best caption, a word or a node of its graph."""
     method: str
     grid: NDArray[np.float32]
     """(rows, columns) at the method's native resolution; larger speaks more for the target."""
     region: Region
     """The part of the image that the grid covers evenly."""
     concepts: tuple[Concept, ...] = ()
-    completeness_gap: float | None = None
-    """integrated_gradients only; relative, 0 is exact."""
+    node_weights: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    """Words and nodes: how much each graph node speaks for the target, in the order of `Analysis.caption_nodes`."""
+    faithfulness: tuple[Faithfulness, ...] = (Faithfulness(measure="not_computed"),)
+    """Every measure that was taken; never empty."""
+    concept_agreement: float | None = None
+    """Rank correlation of the objects' densities and effects, in [-1, 1]; None where it cannot be told."""
+
+    @property
+    def kind(self) -> TargetKind:
+        """What is explained."""
+        if isinstance(self.target, Prediction):
+            return "class"
+        return "word" if isinstance(self.target, WordTarget) else "node"
+
+    @property
+    def label(self) -> str:
+        """The target's name: of the class or node, or the word."""
+        if isinstance(self.target, Prediction):
+            return self.target.label
+        return self.target.text if isinstance(self.target, WordTarget) else self.target.name
 
     def to_json(self) -> dict[str, Any]:
+        target: dict[str, Any] = {"target": self.label, "target_kind": self.kind}
+        if isinstance(self.target, Node):
+            target["target_node"] = self.target.to_json()
+        else:
+            target["target_index"] = self.target.index
+        if isinstance(self.target, Prediction):
+            target["target_probability"] = _shortest(self.target.probability)
         return {
-            "target": self.target.label,
-            "target_index": self.target.index,
-            "target_probability": _shortest(self.target.probability),
+            **target,
             "method": self.method,
             "grid": _floats(self.grid),
             "region": self.region.to_json(),
             "concepts": [concept.to_json() for concept in self.concepts],
-            "completeness_gap": None if self.completeness_gap is None else _shortest(self.completeness_gap),
+            "node_weights": _floats(self.node_weights),
+            "faithfulness": [entry.to_json() for entry in self.faithfulness],
+            "concept_agreement": _maybe(self.concept_agreement),
         }
 
 
@@ -286,8 +356,10 @@ class AttributionMethod:
 
     name: str
     cost_forwards: float
-    """For one target, in forward passes of one image."""
+    """For one target with default options, in forward passes of one image."""
     reference: str
+    targets: tuple[TargetKind, ...] = ()
+    """What it can explain in this model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,7 +370,10 @@ class Limits:
     max_image_pixels: int
     max_graph_nodes: int
     max_targets: int
+    """Classes, words and nodes of one request."""
     max_beam_width: int
+    max_cost_forwards: int
+    """Attribution work of one request, in forward passes of one image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,6 +399,10 @@ class Model:
 def _shortest(value: float | np.float32) -> float:
     """The shortest decimal that reads back as the same float32: 0.1, not 0.10000000149011612."""
     return float(str(np.float32(value)))
+
+
+def _maybe(value: float | None) -> float | None:
+    return None if value is None else _shortest(value)
 
 
 def _floats(values: NDArray[np.float32]) -> list[Any]:

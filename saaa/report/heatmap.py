@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from saaa.client.results import Attribution, Region
 from saaa.report import colors
+from saaa.report.attributions import faithfulness_note, target_note
 from saaa.report.text import font, shorten
 
 PANEL = 440
@@ -149,14 +150,11 @@ def _picture(pixels: NDArray[np.float64]) -> Image.Image:
 
 
 def _header(draw: ImageDraw.ImageDraw, attribution: Attribution, total: int) -> None:
-    target = attribution.target
-    title = shorten(target.label, 26, total - 2 * _MARGIN - 120)
+    title = shorten(attribution.label, 26, total - 2 * _MARGIN - 120)
     draw.text((_MARGIN, 16), title, colors.INK, font(26))
     after = _MARGIN + int(font(26).getlength(title)) + 14
-    draw.text((after, 16), f"{target.probability:.1%}", colors.MUTED, font(26))
-    notes = [f"method {attribution.method}"]
-    if attribution.completeness_gap is not None:
-        notes.append(f"completeness gap {attribution.completeness_gap:.2%}")
+    draw.text((after, 16), target_note(attribution), colors.MUTED, font(26))
+    notes = [f"method {attribution.method}", faithfulness_note(attribution)]
     draw.text((_MARGIN, 52), shorten(" · ".join(notes), 16, total - 2 * _MARGIN), colors.MUTED, font(16))
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.resources
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 from saaa.client import RpcFailed
-from saaa.client.results import Analysis, Attribution, Caption, ModelProvenance
-from saaa.report import colors
+from saaa.client.results import Analysis, Caption, ModelProvenance
+from saaa.report import colors, markup
+from saaa.report.attributions import section
 from saaa.report.nodes import NodeStyle, node_styles, strongest
 
 _SOURCES = {
@@ -101,7 +101,9 @@ def _index(cards: Sequence[Card]) -> str:
         return ""
     links = []
     for number, card in enumerate(cards, 1):
-        picture = f'<img alt="" src="{_data(card.thumbnail)}">' if card.thumbnail else '<span class="none">!</span>'
+        picture = (
+            f'<img alt="" src="{markup.data_uri(card.thumbnail)}">' if card.thumbnail else '<span class="none">!</span>'
+        )
         links.append(
             f'<a href="#photo-{number}">{picture}<div><b>{escape(card.file)}</b>'
             f"<span>{escape(_headline(card))}</span></div></a>"
@@ -154,25 +156,22 @@ def _answers(card: Card, analysis: Analysis) -> list[str]:
     if analysis.predictions:
         rows = "".join(
             f'<div class="prediction{" first" if i == 0 else ""}"><span>{escape(prediction.label)}</span>'
-            f"{_bar(prediction.probability)}<span>{prediction.probability:.1%}</span></div>"
+            f"{markup.bar(prediction.probability)}<span>{prediction.probability:.1%}</span></div>"
             for i, prediction in enumerate(analysis.predictions)
         )
         columns.append(f"<div><h3>Predictions</h3>{rows}</div>")
     if analysis.captions:
         captions = "".join(_caption(caption, styles) for caption in analysis.captions)
-        nodes = "".join(_node(style) for style in styles)
+        nodes = "".join(markup.node(style) for style in styles)
         heading = "Caption" if len(analysis.captions) == 1 else "Captions"
         columns.append(f'<div><h3>{heading}</h3>{captions}<div class="nodes">{nodes}</div></div>')
     parts = [f'<div class="columns">{"".join(columns)}</div>'] if columns else []
     for i, attribution in enumerate(analysis.attributions):
-        name = f"{attribution.target.label}, {attribution.method}"
-        parts.append(f'<div class="wide"><h3>Attribution: {escape(name)}</h3>')
-        if i < len(card.attributions):
-            parts.append(_figure(card.attributions[i], f"Heat map for {name}"))
-        parts.append("</div>" + _concepts(attribution, analysis))
+        picture = card.attributions[i] if i < len(card.attributions) else None
+        parts.append(section(attribution, analysis, picture))
     if card.graph is not None:
         parts.append('<div class="wide"><h3>Scene graph and caption words</h3>')
-        parts.append(_figure(card.graph, "Scene graph drawn on the picture") + "</div>")
+        parts.append(markup.figure(card.graph, "Scene graph drawn on the picture") + "</div>")
     return [*parts, _audit(analysis)]
 
 
@@ -197,28 +196,6 @@ def _caption(caption: Caption, styles: tuple[NodeStyle, ...]) -> str:
     )
 
 
-def _node(style: NodeStyle) -> str:
-    look = f"--node:{colors.css(style.color)};--on:{colors.css(colors.text_on(style.color))}"
-    badge = f'<span class="badge" style="{look}">{escape(style.badge) or "→"}</span>'
-    return f'<span class="node">{badge}{escape(style.title)}</span>'
-
-
-def _concepts(attribution: Attribution, analysis: Analysis) -> str:
-    if not attribution.concepts:
-        return ""
-    styles = node_styles(tuple(concept.node for concept in attribution.concepts), analysis.graph)
-    rows = "".join(
-        f"<tr><td>{_node(style)}</td><td>{concept.node.kind}</td><td>{_bar(concept.mass)}</td>"
-        f'<td class="number">{concept.mass:.1%}</td><td class="number">{concept.density:.2f}</td></tr>'
-        for concept, style in zip(attribution.concepts, styles, strict=True)
-    )
-    head = (
-        '<tr><th>Concept</th><th>Role</th><th>Share of the map</th><th class="number">Mass</th>'
-        '<th class="number">Density (1 is chance)</th></tr>'
-    )
-    return f'<div class="wide"><h3>Concept attribution</h3><table>{head}{rows}</table></div>'
-
-
 def _audit(analysis: Analysis) -> str:
     provenance = analysis.provenance
     rows = [("image SHA-256", provenance.image_sha256)]
@@ -231,7 +208,8 @@ def _audit(analysis: Analysis) -> str:
     )
     longest = max(analysis.timings.values(), default=0.0) or 1.0
     times = "".join(
-        f'<div class="prediction"><span>{escape(stage)}</span>{_bar(value / longest)}<span>{value:.1f} ms</span></div>'
+        f'<div class="prediction"><span>{escape(stage)}</span>{markup.bar(value / longest)}'
+        f"<span>{value:.1f} ms</span></div>"
         for stage, value in analysis.timings.items()
     )
     return (
@@ -243,15 +221,3 @@ def _audit(analysis: Analysis) -> str:
 def _model(model: ModelProvenance) -> str:
     parameters = ", ".join(f"{name}={value}" for name, value in sorted(model.parameters.items()))
     return f"{model.name} {model.version}" + (f" ({parameters})" if parameters else "")
-
-
-def _bar(share: float) -> str:
-    return f'<span class="track"><span style="width:{100 * min(1.0, max(0.0, share)):.1f}%"></span></span>'
-
-
-def _figure(png: bytes, alternative: str) -> str:
-    return f'<figure><img alt="{escape(alternative)}" src="{_data(png)}"></figure>'
-
-
-def _data(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"

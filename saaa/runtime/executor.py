@@ -183,7 +183,10 @@ def _select(batch: WorkBatch, indices: Sequence[int]) -> WorkBatch:
 
 def _checked(result: ItemResult) -> ItemResult:
     """Raise when a result holds a number that is none."""
-    arrays: list[NDArray[Any]] = [m.values for m in result.maps]
+    arrays: list[NDArray[Any]] = []
+    for m in result.maps:
+        arrays += [array for array in (m.values, m.node_weights, m.effects) if array is not None]
+        arrays.append(np.array([measure for measure in (m.completeness_gap, m.deletion_drop) if measure is not None]))
     if result.probabilities is not None:
         arrays.append(result.probabilities)
     for caption in result.captions:

@@ -20,6 +20,13 @@ class GraphSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GRAPH_SOURCE_REQUEST: _ClassVar[GraphSource]
     GRAPH_SOURCE_PROPOSED: _ClassVar[GraphSource]
 
+class FaithfulnessMeasure(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FAITHFULNESS_MEASURE_UNSPECIFIED: _ClassVar[FaithfulnessMeasure]
+    FAITHFULNESS_MEASURE_NOT_COMPUTED: _ClassVar[FaithfulnessMeasure]
+    FAITHFULNESS_MEASURE_COMPLETENESS_GAP: _ClassVar[FaithfulnessMeasure]
+    FAITHFULNESS_MEASURE_DELETION_DROP: _ClassVar[FaithfulnessMeasure]
+
 class NodeKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     NODE_KIND_UNSPECIFIED: _ClassVar[NodeKind]
@@ -27,11 +34,24 @@ class NodeKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NODE_KIND_ATTRIBUTE: _ClassVar[NodeKind]
     NODE_KIND_RELATIONSHIP: _ClassVar[NodeKind]
 
+class ScoreDefinition(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SCORE_DEFINITION_UNSPECIFIED: _ClassVar[ScoreDefinition]
+    SCORE_DEFINITION_EFFECT_SHARE: _ClassVar[ScoreDefinition]
+    SCORE_DEFINITION_DENSITY_SHARE: _ClassVar[ScoreDefinition]
+
 class ModelKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     MODEL_KIND_UNSPECIFIED: _ClassVar[ModelKind]
     MODEL_KIND_EGDD: _ClassVar[ModelKind]
     MODEL_KIND_EGA: _ClassVar[ModelKind]
+
+class TargetKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TARGET_KIND_UNSPECIFIED: _ClassVar[TargetKind]
+    TARGET_KIND_CLASS: _ClassVar[TargetKind]
+    TARGET_KIND_WORD: _ClassVar[TargetKind]
+    TARGET_KIND_NODE: _ClassVar[TargetKind]
 OUTPUT_UNSPECIFIED: Output
 OUTPUT_PREDICTIONS: Output
 OUTPUT_ATTRIBUTIONS: Output
@@ -39,13 +59,24 @@ OUTPUT_CAPTIONS: Output
 GRAPH_SOURCE_UNSPECIFIED: GraphSource
 GRAPH_SOURCE_REQUEST: GraphSource
 GRAPH_SOURCE_PROPOSED: GraphSource
+FAITHFULNESS_MEASURE_UNSPECIFIED: FaithfulnessMeasure
+FAITHFULNESS_MEASURE_NOT_COMPUTED: FaithfulnessMeasure
+FAITHFULNESS_MEASURE_COMPLETENESS_GAP: FaithfulnessMeasure
+FAITHFULNESS_MEASURE_DELETION_DROP: FaithfulnessMeasure
 NODE_KIND_UNSPECIFIED: NodeKind
 NODE_KIND_OBJECT: NodeKind
 NODE_KIND_ATTRIBUTE: NodeKind
 NODE_KIND_RELATIONSHIP: NodeKind
+SCORE_DEFINITION_UNSPECIFIED: ScoreDefinition
+SCORE_DEFINITION_EFFECT_SHARE: ScoreDefinition
+SCORE_DEFINITION_DENSITY_SHARE: ScoreDefinition
 MODEL_KIND_UNSPECIFIED: ModelKind
 MODEL_KIND_EGDD: ModelKind
 MODEL_KIND_EGA: ModelKind
+TARGET_KIND_UNSPECIFIED: TargetKind
+TARGET_KIND_CLASS: TargetKind
+TARGET_KIND_WORD: TargetKind
+TARGET_KIND_NODE: TargetKind
 
 class AnalyzeRequest(_message.Message):
     __slots__ = ("image", "graph", "outputs", "top_k", "attribution", "caption", "classifier", "captioner", "request_id")
@@ -78,24 +109,44 @@ class ModelSelector(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class AttributionOptions(_message.Message):
-    __slots__ = ("method", "classes", "steps")
+    __slots__ = ("method", "classes", "steps", "gamma", "masks", "seed", "deletion", "effects", "words", "every_word", "nodes", "word_method")
     METHOD_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
+    GAMMA_FIELD_NUMBER: _ClassVar[int]
+    MASKS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    DELETION_FIELD_NUMBER: _ClassVar[int]
+    EFFECTS_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    EVERY_WORD_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    WORD_METHOD_FIELD_NUMBER: _ClassVar[int]
     method: str
     classes: _containers.RepeatedScalarFieldContainer[str]
     steps: int
-    def __init__(self, method: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., steps: _Optional[int] = ...) -> None: ...
+    gamma: float
+    masks: int
+    seed: int
+    deletion: bool
+    effects: bool
+    words: _containers.RepeatedScalarFieldContainer[int]
+    every_word: bool
+    nodes: _containers.RepeatedCompositeFieldContainer[GraphNode]
+    word_method: str
+    def __init__(self, method: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., steps: _Optional[int] = ..., gamma: _Optional[float] = ..., masks: _Optional[int] = ..., seed: _Optional[int] = ..., deletion: _Optional[bool] = ..., effects: _Optional[bool] = ..., words: _Optional[_Iterable[int]] = ..., every_word: _Optional[bool] = ..., nodes: _Optional[_Iterable[_Union[GraphNode, _Mapping]]] = ..., word_method: _Optional[str] = ...) -> None: ...
 
 class CaptionOptions(_message.Message):
-    __slots__ = ("beam_width", "count", "max_words")
+    __slots__ = ("beam_width", "count", "max_words", "text")
     BEAM_WIDTH_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     MAX_WORDS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
     beam_width: int
     count: int
     max_words: int
-    def __init__(self, beam_width: _Optional[int] = ..., count: _Optional[int] = ..., max_words: _Optional[int] = ...) -> None: ...
+    text: str
+    def __init__(self, beam_width: _Optional[int] = ..., count: _Optional[int] = ..., max_words: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
 
 class SceneGraph(_message.Message):
     __slots__ = ("objects", "relationships")
@@ -178,26 +229,50 @@ class Prediction(_message.Message):
     def __init__(self, label: _Optional[str] = ..., index: _Optional[int] = ..., probability: _Optional[float] = ...) -> None: ...
 
 class Attribution(_message.Message):
-    __slots__ = ("target", "method", "grid", "region", "concepts", "completeness_gap")
+    __slots__ = ("target", "method", "grid", "region", "concepts", "node_weights", "faithfulness", "concept_agreement")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     GRID_FIELD_NUMBER: _ClassVar[int]
     REGION_FIELD_NUMBER: _ClassVar[int]
     CONCEPTS_FIELD_NUMBER: _ClassVar[int]
-    COMPLETENESS_GAP_FIELD_NUMBER: _ClassVar[int]
+    NODE_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    FAITHFULNESS_FIELD_NUMBER: _ClassVar[int]
+    CONCEPT_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
     target: AttributionTarget
     method: str
     grid: Grid
     region: Region
     concepts: _containers.RepeatedCompositeFieldContainer[ConceptAttribution]
-    completeness_gap: float
-    def __init__(self, target: _Optional[_Union[AttributionTarget, _Mapping]] = ..., method: _Optional[str] = ..., grid: _Optional[_Union[Grid, _Mapping]] = ..., region: _Optional[_Union[Region, _Mapping]] = ..., concepts: _Optional[_Iterable[_Union[ConceptAttribution, _Mapping]]] = ..., completeness_gap: _Optional[float] = ...) -> None: ...
+    node_weights: _containers.RepeatedScalarFieldContainer[float]
+    faithfulness: _containers.RepeatedCompositeFieldContainer[Faithfulness]
+    concept_agreement: float
+    def __init__(self, target: _Optional[_Union[AttributionTarget, _Mapping]] = ..., method: _Optional[str] = ..., grid: _Optional[_Union[Grid, _Mapping]] = ..., region: _Optional[_Union[Region, _Mapping]] = ..., concepts: _Optional[_Iterable[_Union[ConceptAttribution, _Mapping]]] = ..., node_weights: _Optional[_Iterable[float]] = ..., faithfulness: _Optional[_Iterable[_Union[Faithfulness, _Mapping]]] = ..., concept_agreement: _Optional[float] = ...) -> None: ...
+
+class Faithfulness(_message.Message):
+    __slots__ = ("measure", "value")
+    MEASURE_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    measure: FaithfulnessMeasure
+    value: float
+    def __init__(self, measure: _Optional[_Union[FaithfulnessMeasure, str]] = ..., value: _Optional[float] = ...) -> None: ...
 
 class AttributionTarget(_message.Message):
-    __slots__ = ("class_prediction",)
+    __slots__ = ("class_prediction", "word", "node")
     CLASS_PREDICTION_FIELD_NUMBER: _ClassVar[int]
+    WORD_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
     class_prediction: Prediction
-    def __init__(self, class_prediction: _Optional[_Union[Prediction, _Mapping]] = ...) -> None: ...
+    word: WordTarget
+    node: GraphNode
+    def __init__(self, class_prediction: _Optional[_Union[Prediction, _Mapping]] = ..., word: _Optional[_Union[WordTarget, _Mapping]] = ..., node: _Optional[_Union[GraphNode, _Mapping]] = ...) -> None: ...
+
+class WordTarget(_message.Message):
+    __slots__ = ("index", "text")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    text: str
+    def __init__(self, index: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
 
 class Grid(_message.Message):
     __slots__ = ("height", "width", "values")
@@ -234,14 +309,26 @@ class GraphNode(_message.Message):
     def __init__(self, kind: _Optional[_Union[NodeKind, str]] = ..., id: _Optional[int] = ..., attribute_index: _Optional[int] = ..., name: _Optional[str] = ...) -> None: ...
 
 class ConceptAttribution(_message.Message):
-    __slots__ = ("node", "mass", "density")
+    __slots__ = ("node", "mass", "density", "effect", "effect_definition", "score", "score_definition", "gap_mass", "weaker_mass")
     NODE_FIELD_NUMBER: _ClassVar[int]
     MASS_FIELD_NUMBER: _ClassVar[int]
     DENSITY_FIELD_NUMBER: _ClassVar[int]
+    EFFECT_FIELD_NUMBER: _ClassVar[int]
+    EFFECT_DEFINITION_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    SCORE_DEFINITION_FIELD_NUMBER: _ClassVar[int]
+    GAP_MASS_FIELD_NUMBER: _ClassVar[int]
+    WEAKER_MASS_FIELD_NUMBER: _ClassVar[int]
     node: GraphNode
     mass: float
     density: float
-    def __init__(self, node: _Optional[_Union[GraphNode, _Mapping]] = ..., mass: _Optional[float] = ..., density: _Optional[float] = ...) -> None: ...
+    effect: float
+    effect_definition: str
+    score: float
+    score_definition: ScoreDefinition
+    gap_mass: float
+    weaker_mass: float
+    def __init__(self, node: _Optional[_Union[GraphNode, _Mapping]] = ..., mass: _Optional[float] = ..., density: _Optional[float] = ..., effect: _Optional[float] = ..., effect_definition: _Optional[str] = ..., score: _Optional[float] = ..., score_definition: _Optional[_Union[ScoreDefinition, str]] = ..., gap_mass: _Optional[float] = ..., weaker_mass: _Optional[float] = ...) -> None: ...
 
 class Caption(_message.Message):
     __slots__ = ("text", "words", "log_probability")
@@ -355,25 +442,29 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., archive_sha256: _Optional[str] = ..., input_size: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ..., vocabulary_size: _Optional[int] = ..., attribution_methods: _Optional[_Iterable[_Union[AttributionMethod, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., card_json: _Optional[str] = ..., ready: _Optional[bool] = ...) -> None: ...
 
 class AttributionMethod(_message.Message):
-    __slots__ = ("name", "cost_forwards", "reference")
+    __slots__ = ("name", "cost_forwards", "reference", "targets")
     NAME_FIELD_NUMBER: _ClassVar[int]
     COST_FORWARDS_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
     name: str
     cost_forwards: float
     reference: str
-    def __init__(self, name: _Optional[str] = ..., cost_forwards: _Optional[float] = ..., reference: _Optional[str] = ...) -> None: ...
+    targets: _containers.RepeatedScalarFieldContainer[TargetKind]
+    def __init__(self, name: _Optional[str] = ..., cost_forwards: _Optional[float] = ..., reference: _Optional[str] = ..., targets: _Optional[_Iterable[_Union[TargetKind, str]]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_image_bytes", "max_image_pixels", "max_graph_nodes", "max_targets", "max_beam_width")
+    __slots__ = ("max_image_bytes", "max_image_pixels", "max_graph_nodes", "max_targets", "max_beam_width", "max_cost_forwards")
     MAX_IMAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGE_PIXELS_FIELD_NUMBER: _ClassVar[int]
     MAX_GRAPH_NODES_FIELD_NUMBER: _ClassVar[int]
     MAX_TARGETS_FIELD_NUMBER: _ClassVar[int]
     MAX_BEAM_WIDTH_FIELD_NUMBER: _ClassVar[int]
+    MAX_COST_FORWARDS_FIELD_NUMBER: _ClassVar[int]
     max_image_bytes: int
     max_image_pixels: int
     max_graph_nodes: int
     max_targets: int
     max_beam_width: int
-    def __init__(self, max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_graph_nodes: _Optional[int] = ..., max_targets: _Optional[int] = ..., max_beam_width: _Optional[int] = ...) -> None: ...
+    max_cost_forwards: int
+    def __init__(self, max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_graph_nodes: _Optional[int] = ..., max_targets: _Optional[int] = ..., max_beam_width: _Optional[int] = ..., max_cost_forwards: _Optional[int] = ...) -> None: ...

@@ -113,7 +113,7 @@ def test_an_added_field_breaks_nothing(generate: ModuleType, protos_copy: Path) 
     edit(
         protos_copy / "saaa" / "v1" / "analysis.proto",
         "  float density = 3;\n",
-        "  float density = 3;\n  // Effect on the target.\n  float effect = 4;\n",
+        "  float density = 3;\n  // A thing to come.\n  float novelty = 99;\n",
     )
     for arguments in (("lint",), ("breaking", "--against", protos_copy / "baseline.binpb")):
         done = run_buf(generate, arguments[0], protos_copy, *arguments[1:])

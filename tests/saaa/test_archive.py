@@ -17,7 +17,7 @@ import pytest
 from saaa import archive
 from saaa.archive import Archive
 from saaa.errors import ArchiveError
-from saaa.work import ModelKind
+from saaa.work import ModelKind, TargetKind
 
 CONFIG = {
     "architecture": {"model": "none"},
@@ -129,6 +129,16 @@ def test_info_says_what_the_configuration_says(path: Path) -> None:
     assert (info.resize, info.crop_fraction, info.classes) == ("crop", 0.875, ("ä", "b"))
     assert [(m.name, m.cost_forwards) for m in info.methods] == [("m", 3.0)]
     assert json.loads(info.card_json) == {"made": "by hand"}
+
+
+def test_methods_say_what_they_explain_and_without_it_classes(path: Path) -> None:
+    method = {"name": "m", "cost_forwards": 1, "reference": "r"}
+    assert archive.info(path).methods[0].targets == (TargetKind.CLASS,)
+    rewrite(path, edit_config(methods=[{**method, "targets": ["word", "node"]}]))
+    assert archive.info(path).methods[0].targets == (TargetKind.WORD, TargetKind.NODE)
+    rewrite(path, edit_config(methods=[{**method, "targets": ["colour"]}]))
+    with pytest.raises(ArchiveError, match="malformed"):
+        archive.info(path)
 
 
 def test_the_format_of_one_before_is_read_and_others_are_not(path: Path) -> None:

@@ -24,12 +24,13 @@ from saaa.work import (
     MethodInfo,
     ModelInfo,
     ModelKind,
+    TargetKind,
     Work,
     WorkBatch,
     WorkItem,
 )
 
-floats = st.floats(-1e6, 1e6, width=32)
+places = st.lists(st.integers(0, 2**32 - 1), max_size=3).map(tuple)
 
 
 @st.composite
@@ -53,6 +54,10 @@ def batches(draw: st.DrawFn) -> WorkBatch:
         WorkItem,
         targets=st.lists(st.integers(-(2**31), 2**31 - 1), max_size=3).map(tuple),
         graph=st.none() | graphs(),
+        text=st.none() | st.lists(st.text(max_size=4), max_size=3).map(tuple),
+        words=places,
+        every_word=st.booleans(),
+        nodes=places,
     )
     return WorkBatch(
         model=draw(st.text(max_size=5)),
@@ -60,7 +65,18 @@ def batches(draw: st.DrawFn) -> WorkBatch:
         work=draw(st.sampled_from(Work)),
         pixels=draw(npst.arrays(np.uint8, (count, size, size, 3))),
         items=tuple(draw(st.lists(item, min_size=count, max_size=count))),
-        explain=ExplainOptions(method=draw(st.text(max_size=5)), steps=draw(st.integers(0, 99))),
+        explain=draw(
+            st.builds(
+                ExplainOptions,
+                method=st.text(max_size=5),
+                steps=st.integers(0, 99),
+                gamma=st.floats(0, 1),
+                masks=st.integers(0, 9999),
+                seed=st.integers(0, 2**64 - 1),
+                deletion=st.booleans(),
+                effects=st.booleans(),
+            )
+        ),
         caption=CaptionOptions(
             beam_width=draw(st.integers(0, 20)),
             count=draw(st.integers(0, 20)),
@@ -83,7 +99,7 @@ def test_a_batch_survives(batch: WorkBatch) -> None:
     assert found is not None
     np.testing.assert_array_equal(found.pixels, batch.pixels)
     assert all(same_graph(a.graph, b.graph) for a, b in zip(found.items, batch.items, strict=True))
-    assert [i.targets for i in found.items] == [i.targets for i in batch.items]
+    assert [replace(i, graph=None) for i in found.items] == [replace(i, graph=None) for i in batch.items]
     plain = {"pixels": np.zeros(0, np.uint8), "items": ()}
     assert repr(replace(found, **plain)) == repr(replace(batch, **plain))
 
@@ -96,6 +112,25 @@ RESULTS = [
         maps=(
             AttributionMap(target=0, method="a", values=np.arange(6, dtype=np.float32).reshape(2, 3)),
             AttributionMap(target=9, method="b", values=np.full((1, 1), -0.5, np.float32), completeness_gap=0.0),
+            AttributionMap(
+                target=3,
+                method="c",
+                values=np.zeros((1, 2), np.float32),
+                deletion_drop=-0.25,
+                effects=np.array([0.5, -2], np.float32),
+            ),
+        ),
+    ),
+    ItemResult(
+        maps=tuple(
+            AttributionMap(
+                target=1,
+                kind=kind,
+                method="d",
+                values=np.ones((2, 1), np.float32),
+                node_weights=np.array(weights, np.float32),
+            )
+            for kind, weights in ((TargetKind.WORD, [0.5, 0.25]), (TargetKind.NODE, []))
         ),
     ),
     ItemResult(
@@ -120,7 +155,7 @@ RESULTS = [
 def test_results_survive() -> None:
     found = wire.unpack_results(wire.pack_results(RESULTS), len(RESULTS))
     assert repr(found) == repr(RESULTS)
-    assert found[3].captions[1].node_weights.shape == (0, 3)
+    assert found[4].captions[1].node_weights.shape == (0, 3)
     assert found[2].maps[0].completeness_gap is None
     assert found[2].maps[1].completeness_gap == 0
 
@@ -138,7 +173,10 @@ def test_a_description_survives() -> None:
         vocabulary_size=5,
         max_nodes=10,
         max_words=20,
-        methods=(MethodInfo(name="m", cost_forwards=1.5, reference="r"),),
+        methods=(
+            MethodInfo(name="m", cost_forwards=1.5, reference="r"),
+            MethodInfo(name="n", cost_forwards=0.5, reference="s", targets=(TargetKind.WORD, TargetKind.NODE)),
+        ),
         card_json='{"a": 1}',
     )
     assert wire.unpack_batch(wire.pack_describe(), b"") is None
@@ -184,15 +222,19 @@ def test_a_graph_that_is_none_is_refused() -> None:
 
 def test_answers_that_are_none_are_refused() -> None:
     packed = wire.pack_results(RESULTS)
-    with pytest.raises(BackendFailed, match="answered 4 of 3"):
+    with pytest.raises(BackendFailed, match="answered 5 of 3"):
         wire.unpack_results(packed, 3)
     with pytest.raises(BackendFailed, match="not a packed answer"):
         wire.unpack_results(b"\xff\xff", 1)
     with pytest.raises(BackendFailed, match=r"refused the batch \(INTERNAL\): oops"):
         wire.unpack_results(wire.pack_failure(ItemError(reason="INTERNAL", message="oops")), 1)
-    broken = wire.pb.Results(results=[wire.pb.Result(maps=[wire.pb.Map(height=2, width=2, values=b"1234")])])
-    with pytest.raises(BackendFailed, match="malformed"):
+    bad = wire.pb.Map(kind=wire.pb.TARGET_KIND_CLASS, height=2, width=2, values=b"1234")
+    broken = wire.pb.Results(results=[wire.pb.Result(maps=[bad])])
+    with pytest.raises(BackendFailed, match="malformed: cannot reshape"):
         wire.unpack_results(broken.SerializeToString(), 1)
+    nothing = wire.pb.Results(results=[wire.pb.Result(maps=[wire.pb.Map(height=1, width=1, values=b"1234")])])
+    with pytest.raises(BackendFailed, match="target kind 0"):
+        wire.unpack_results(nothing.SerializeToString(), 1)
     with pytest.raises(BackendFailed, match="description is malformed"):
         wire.unpack_description(packed)
     with pytest.raises(BackendFailed, match="description is malformed"):

@@ -11,6 +11,9 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 from PIL import Image
 
 from saaa.errors import BackendUnavailable
@@ -24,6 +27,7 @@ from saaa.work import (
     MethodInfo,
     ModelInfo,
     ModelKind,
+    TargetKind,
     Work,
     WorkBatch,
     WorkItem,
@@ -36,6 +40,12 @@ SIZE = 16
 METHODS = (
     MethodInfo(name="brightness", cost_forwards=2, reference="here"),
     MethodInfo(name="integrated_gradients", cost_forwards=32, reference="there"),
+    MethodInfo(name="rise", cost_forwards=500, reference="elsewhere"),
+    MethodInfo(name="region_shapley", cost_forwards=256, reference="nowhere"),
+)
+WORD_METHODS = (
+    MethodInfo(name="attention", cost_forwards=0.5, reference="here", targets=(TargetKind.WORD, TargetKind.NODE)),
+    MethodInfo(name="gradient_x_input", cost_forwards=2, reference="there", targets=(TargetKind.WORD,)),
 )
 CLASSIFIER = ModelInfo(
     name="colours",
@@ -56,13 +66,15 @@ CAPTIONER = ModelInfo(
     vocabulary_size=10,
     max_nodes=4,
     max_words=12,
+    methods=WORD_METHODS,
 )
 
 
 class PixelBackend:
     """The class is the strongest channel; the map its values in 4 x 4 cells; the caption counts the nodes.
 
-    A picture with a pure white corner is refused by the model as bad.
+    The effect of a node is its place squared; the map of a word or node is bright in one row of cells. A picture with a
+    pure white corner is refused by the model as bad.
     """
 
     name = "pixels"
@@ -105,14 +117,29 @@ def _answer(batch: WorkBatch, pixels: np.ndarray, item: WorkItem) -> ItemResult:
     if batch.work is Work.CAPTION:
         assert item.graph is not None
         nodes = len(item.graph)
-        words = ("nodes", str(nodes))[: batch.caption.max_words]
+        words = item.text or ("nodes", str(nodes))[: batch.caption.max_words]
         caption = CaptionResult(
             words=words,
             log_probabilities=np.full(len(words), -0.5, np.float32),
             node_weights=np.full((len(words), nodes), 1 / nodes, np.float32),
             log_probability=-1.5,
         )
-        return ItemResult(captions=(caption,) * batch.caption.count)
+        if item.words and max(item.words) >= len(words):
+            message = f"There is no word {max(item.words)}; the caption has {len(words)} words."
+            return ItemResult(error=ItemError(reason="OPTION_INVALID", message=message, field="attribution.words"))
+        wanted = [(TargetKind.WORD, place) for place in (range(len(words)) if item.every_word else item.words)]
+        wanted += [(TargetKind.NODE, place) for place in item.nodes]
+        maps = tuple(
+            AttributionMap(
+                target=place,
+                kind=kind,
+                method=batch.explain.method,
+                values=np.repeat(np.arange(4) == place % 4, 4).reshape(4, 4).astype(np.float32),
+                node_weights=np.arange(nodes, dtype=np.float32),
+            )
+            for kind, place in wanted
+        )
+        return ItemResult(captions=(caption,) * batch.caption.count, maps=maps)
     scores = np.exp(pixels.mean((0, 1)) / 50)
     probabilities = (scores / scores.sum()).astype(np.float32)
     if batch.work is Work.PREDICT:
@@ -121,7 +148,17 @@ def _answer(batch: WorkBatch, pixels: np.ndarray, item: WorkItem) -> ItemResult:
     for target in item.targets or (int(probabilities.argmax()),):
         cells = pixels[..., target].reshape(4, SIZE // 4, 4, SIZE // 4).mean((1, 3)).astype(np.float32)
         gap = 0.01 if batch.explain.method == "integrated_gradients" else None
-        maps.append(AttributionMap(target=target, method=batch.explain.method, values=cells, completeness_gap=gap))
+        effects = np.arange(len(item.graph), dtype=np.float32) ** 2 if item.graph and batch.explain.effects else None
+        maps.append(
+            AttributionMap(
+                target=target,
+                method=batch.explain.method,
+                values=cells,
+                completeness_gap=gap,
+                deletion_drop=0.25 if batch.explain.deletion else None,
+                effects=effects,
+            )
+        )
     return ItemResult(probabilities=probabilities, maps=tuple(maps))
 
 
@@ -178,3 +215,36 @@ async def calling(backend: Any, settings: FacadeSettings = QUICK, **changes: Any
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         async with grpc.aio.insecure_channel(facade.address, options=options) as channel:
             yield Caller(facade, channel)
+
+
+class Refusal:
+    """A failed call with its `google.rpc` details taken apart."""
+
+    def __init__(self, error: grpc.aio.AioRpcError) -> None:
+        self.code = error.code()
+        self.text = error.details() or ""
+        self.reason = ""
+        self.fields: dict[str, str] = {}
+        self.retry_s: float | None = None
+        self.incident = ""
+        status = rpc_status.from_call(error)  # type: ignore[arg-type]
+        for detail in status.details if status else ():
+            info, bad, retry = (
+                error_details_pb2.ErrorInfo(),
+                error_details_pb2.BadRequest(),
+                error_details_pb2.RetryInfo(),
+            )
+            if detail.Unpack(info):
+                self.reason = info.reason
+                self.incident = info.metadata.get("incident", "")
+                assert info.domain == "saaa"
+            elif detail.Unpack(bad):
+                self.fields = {entry.field: entry.description for entry in bad.field_violations}
+            elif detail.Unpack(retry):
+                self.retry_s = retry.retry_delay.ToTimedelta().total_seconds()
+
+
+async def refusal(call: Any) -> Refusal:
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await call
+    return Refusal(failure.value)

@@ -68,6 +68,27 @@ def test_analyze_tells_class_reason_and_caption(address: str, photos: Path, caps
     assert "proposed" in out
 
 
+def test_words_nodes_and_effects_are_told(
+    address: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = tmp_path / "graph.json"
+    graph.write_text(json.dumps(REGION))
+    asked = ("analyze", photos / "red.png", "--address", address, "--graph", graph)
+    assert run(*asked, "--words", "all", "--nodes", "object:2", "--effects", "--deletion", "--out", tmp_path / "o") == 0
+    out = capsys.readouterr().out
+    assert "word nodes because of (attention)" in out
+    assert "node ground because of (attention)" in out
+    assert "deletion drop 0.250" in out
+    assert out.count("NOT COMPUTED") == 3
+    assert "on +9.00" in out
+    assert (tmp_path / "o" / "red.attribution.3.png").is_file()
+    assert run(*asked, "--text", "two words", "--words", "1", "--json") == 0
+    (image,) = json.loads(capsys.readouterr().out)["images"]
+    assert [entry["target"] for entry in image["attributions"]] == ["red", "words"]
+    assert run(*asked, "--words", "first") == 2
+    assert "--words" in one_line(capsys)
+
+
 def test_one_refused_photo_does_not_stop_the_others(
     address: str, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,6 +164,8 @@ def test_models_are_listed(address: str, capsys: pytest.CaptureFixture[str]) -> 
     assert run("models", "--address", address) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["colours", "words"]
+    assert "brightness (class, 2 forwards)" in lines[0]
+    assert "attention (word/node, 0.5 forwards)" in lines[1]
     assert run("models", "--address", address, "--json") == 0
     models = json.loads(capsys.readouterr().out)
     assert models[0]["classes"] == ["red", "green", "blue"]

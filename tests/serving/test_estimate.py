@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 from serving.estimate import ServiceTime
 
 
-def test_recovers_fixed_and_per_item_time() -> None:
+def test_recovers_fixed_and_proportional_time() -> None:
     times = ServiceTime()
-    for items in (1, 4, 2, 8):
-        times.add(items, 0.1 + 0.02 * items)
+    for work in (1, 4.5, 2, 800):
+        times.add(work, 0.1 + 0.02 * work)
     assert times.estimate(1) == pytest.approx(0.12)
-    assert times.estimate(6) == pytest.approx(0.22)
+    assert times.estimate(6.5) == pytest.approx(0.23)
 
 
-def test_one_size_only_errs_on_the_long_side() -> None:
+def test_one_amount_only_errs_on_the_long_side() -> None:
     times = ServiceTime()
     times.add(4, 0.4)
     assert times.estimate(8) == pytest.approx(0.8)
@@ -31,11 +31,11 @@ def test_follows_a_change_of_speed() -> None:
     assert times.estimate(1) < 0.2
 
 
-@given(st.lists(st.tuples(st.integers(1, 16), st.floats(0, 100)), min_size=1, max_size=30))
-def test_more_items_never_take_less_and_never_negative_time(batches: list[tuple[int, float]]) -> None:
+@given(st.lists(st.tuples(st.floats(0.5, 1200), st.floats(0, 100)), min_size=1, max_size=30))
+def test_more_work_never_takes_less_and_never_negative_time(batches: list[tuple[float, float]]) -> None:
     times = ServiceTime()
-    for items, seconds in batches:
-        times.add(items, seconds)
-    estimates = [times.estimate(items) for items in range(1, 20)]
+    for work, seconds in batches:
+        times.add(work, seconds)
+    estimates = [times.estimate(work) for work in range(1, 20)]
     assert all(later >= sooner - 1e-9 for sooner, later in itertools.pairwise(estimates))
     assert estimates[0] >= -1e-9

@@ -54,12 +54,14 @@ def picture(value: int) -> np.ndarray:
     return np.full((2, 2, 3), value, np.uint8)
 
 
-def ask(lane: Lane, value: int = 0, *, key: BatchKey = KEY, within: float = 30.0) -> asyncio.Task[ItemResult]:
-    async def work() -> ItemResult:
-        with lane.admit(key, asyncio.get_running_loop().time() + within) as place:
+def ask(
+    lane: Lane, value: int = 0, *, key: BatchKey = KEY, within: float = 30.0, work: float = 1.0
+) -> asyncio.Task[ItemResult]:
+    async def answered() -> ItemResult:
+        with lane.admit(key, asyncio.get_running_loop().time() + within, work=work) as place:
             return await place.result(picture(value), WorkItem())
 
-    return asyncio.create_task(work())
+    return asyncio.create_task(answered())
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -253,6 +255,37 @@ async def test_long_batches_stay_small() -> None:
     lane = Lane(bench.run, LaneSettings(max_batch=8, max_batch_s=0.1, first_estimate_s=0.03))
     await asyncio.gather(*(ask(lane) for _ in range(9)))
     assert max(bench.sizes) <= 3
+
+
+async def test_waiting_work_is_counted_not_waiting_items() -> None:
+    bench = Bench()
+    bench.gate.clear()
+    lane = Lane(bench.run, LaneSettings(max_batch=4, first_estimate_s=0.1))
+    first = ask(lane, work=0.001)
+    await until(lambda: bench.at_once == 1)
+    tasks = [ask(lane, work=work) for work in (1, 1, 1, 1, 30)]
+    await until(lambda: lane.waiting == 5)
+    assert lane.expected_wait() == pytest.approx(3.4, abs=0.3)
+    with pytest.raises(LaneFull):
+        await ask(lane, work=600, within=40)
+    tasks[4].cancel()
+    await until(lambda: lane.waiting == 4)
+    assert lane.expected_wait() == pytest.approx(0.4, abs=0.3)
+    bench.gate.set()
+    await asyncio.gather(first, *tasks[:4])
+    assert (lane.waiting, lane.gathered) == (0, 0)
+
+
+async def test_estimates_are_a_line_in_work_and_bound_batches() -> None:
+    bench = Bench()
+    lane = Lane(bench.run, LaneSettings(max_batch=8, max_batch_s=0.5))
+    for bench.seconds, work in ((0.05, 1), (0.35, 7), (0.15, 3)):
+        await ask(lane, work=work)
+    assert lane.estimate(KEY, 5) == pytest.approx(0.25, abs=0.05)
+    bench.seconds = 0.2
+    # Two items of 4 forwards fill half a second; three would pass it.
+    await asyncio.gather(*(ask(lane, work=4) for _ in range(4)))
+    assert bench.sizes[3:] == [2, 2]
 
 
 async def test_batch_does_not_grow_past_its_tightest_deadline() -> None:

@@ -15,7 +15,7 @@ from serving.errors import to_status
 from serving.plan import Plan, make_plan
 from serving.requests import Output
 from serving.settings import RequestLimits
-from tests.serving.pixel_backend import CAPTIONER, CLASSIFIER, photo, thing
+from tests.serving.pixel_backend import CAPTIONER, CLASSIFIER, METHODS, photo, thing
 
 LIMITS = RequestLimits()
 CATALOG = Catalog()
@@ -26,7 +26,7 @@ int64 = st.one_of(st.integers(0, 5), st.integers(-(2**63), 2**63 - 1))
 int32 = st.one_of(st.integers(0, 30), st.integers(-(2**31), 2**31 - 1))
 uint32 = st.one_of(st.integers(0, 20), st.integers(0, 2**32 - 1))
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=70)
-name = st.one_of(st.sampled_from(["colours", "words", "red", "1", "auto", "brightness"]), text)
+name = st.one_of(st.sampled_from(["colours", "words", "red", "1", "auto", "brightness", "rise", "attention"]), text)
 
 box = st.builds(pb.Box, x=int32, y=int32, width=int32, height=int32)
 thing_ = st.builds(
@@ -45,9 +45,29 @@ request = st.builds(
     top_k=st.one_of(st.none(), uint32),
     attribution=st.one_of(
         st.none(),
-        st.builds(pb.AttributionOptions, method=name, classes=st.lists(name, max_size=18), steps=uint32),
+        st.builds(
+            pb.AttributionOptions,
+            method=name,
+            classes=st.lists(name, max_size=18),
+            steps=uint32,
+            gamma=st.none() | st.floats(width=32),
+            masks=st.none() | uint32,
+            seed=st.none() | uint32,
+            deletion=st.booleans(),
+            effects=st.booleans(),
+            words=st.lists(uint32, max_size=4),
+            every_word=st.booleans(),
+            nodes=st.lists(
+                st.builds(pb.GraphNode, kind=st.integers(0, 5), id=int64, attribute_index=uint32), max_size=3
+            ),
+            word_method=name,
+        ),
     ),
-    caption=st.one_of(st.none(), st.builds(pb.CaptionOptions, beam_width=uint32, count=uint32, max_words=uint32)),
+    caption=st.one_of(
+        st.none(),
+        st.builds(pb.CaptionOptions, beam_width=uint32, count=uint32, max_words=uint32),
+        st.builds(pb.CaptionOptions, text=st.none() | text),
+    ),
     classifier=st.one_of(st.none(), selector),
     captioner=st.one_of(st.none(), selector),
     request_id=text,
@@ -74,10 +94,15 @@ def test_any_message_is_planned_or_refused(message: pb.AnalyzeRequest) -> None:
         assert all(thing.box.right <= width and thing.box.bottom <= height for thing in plan.graph.objects)
     if plan.classify is not None:
         assert all(0 <= target < 3 for target in plan.classify.targets)
-        assert plan.classify.options.method in {"auto", "brightness", "integrated_gradients"}
+        assert plan.classify.options.method in {"auto", *(method.name for method in METHODS)}
+        assert 0 < plan.classify.cost_forwards <= LIMITS.max_cost_forwards
     if plan.caption is not None:
         options = plan.caption.options
         assert 1 <= options.count <= options.beam_width <= 10
+        if plan.caption.explanation is not None:
+            assert all(place < CAPTIONER.max_nodes for place in plan.caption.explanation.nodes)
+            assert all(index < CAPTIONER.max_words for index in plan.caption.explanation.words)
+            assert Output.ATTRIBUTIONS in plan.outputs
 
 
 @settings(max_examples=200, deadline=None)

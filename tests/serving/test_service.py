@@ -13,8 +13,6 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 import saaa
 from saaa.errors import BackendFailed
@@ -27,10 +25,12 @@ from tests.serving.pixel_backend import (
     QUICK,
     Caller,
     PixelBackend,
+    Refusal,
     calling,
     link,
     photo,
     plain,
+    refusal,
     thing,
 )
 
@@ -44,39 +44,6 @@ def backend() -> PixelBackend:
 async def caller(backend: PixelBackend) -> AsyncIterator[Caller]:
     async with calling(backend) as caller:
         yield caller
-
-
-class Refusal:
-    """A failed call with its `google.rpc` details taken apart."""
-
-    def __init__(self, error: grpc.aio.AioRpcError) -> None:
-        self.code = error.code()
-        self.text = error.details() or ""
-        self.reason = ""
-        self.fields: dict[str, str] = {}
-        self.retry_s: float | None = None
-        self.incident = ""
-        status = rpc_status.from_call(error)  # type: ignore[arg-type]
-        for detail in status.details if status else ():
-            info, bad, retry = (
-                error_details_pb2.ErrorInfo(),
-                error_details_pb2.BadRequest(),
-                error_details_pb2.RetryInfo(),
-            )
-            if detail.Unpack(info):
-                self.reason = info.reason
-                self.incident = info.metadata.get("incident", "")
-                assert info.domain == "saaa"
-            elif detail.Unpack(bad):
-                self.fields = {entry.field: entry.description for entry in bad.field_violations}
-            elif detail.Unpack(retry):
-                self.retry_s = retry.retry_delay.ToTimedelta().total_seconds()
-
-
-async def refusal(call: Any) -> Refusal:
-    with pytest.raises(grpc.aio.AioRpcError) as failure:
-        await call
-    return Refusal(failure.value)
 
 
 GRAPH = pb.SceneGraph(objects=[thing(7, (20, 10, 20, 10), "bright", "square"), thing(9)], relationships=[link(3, 7, 9)])
@@ -172,7 +139,8 @@ async def test_options_are_followed(caller: Caller, backend: PixelBackend) -> No
     )
     assert len(answer.predictions) == 2
     assert [entry.target.class_prediction.label for entry in answer.attributions] == ["blue", "green"]
-    assert answer.attributions[0].completeness_gap == pytest.approx(0.01)
+    (faith,) = answer.attributions[0].faithfulness
+    assert (faith.measure, faith.value) == (pb.FAITHFULNESS_MEASURE_COMPLETENESS_GAP, pytest.approx(0.01))
     assert dict(answer.provenance.classifier.parameters) == {"method": "integrated_gradients", "steps": "5"}
     assert [caption.text for caption in answer.captions] == ["nodes", "nodes"]
     explain = next(batch for batch in backend.batches if batch.work is Work.EXPLAIN)
@@ -204,7 +172,7 @@ BAD = {
         {"attribution": pb.AttributionOptions(classes=["red", "puce", "3", "-1"])},
         {"attribution.classes[1]", "attribution.classes[2]", "attribution.classes[3]"},
     ),
-    "too many classes": ({"attribution": pb.AttributionOptions(classes=["0"] * 17)}, {"attribution.classes"}),
+    "too many classes": ({"attribution": pb.AttributionOptions(classes=["0"] * 17)}, {"attribution"}),
     "no steps": ({"attribution": pb.AttributionOptions(steps=0)}, {"attribution.steps"}),
     "too many steps": ({"attribution": pb.AttributionOptions(steps=65)}, {"attribution.steps"}),
     "no beam": ({"caption": pb.CaptionOptions(beam_width=0)}, {"caption.beam_width"}),

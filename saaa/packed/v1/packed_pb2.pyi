@@ -14,14 +14,25 @@ class Work(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WORK_EXPLAIN: _ClassVar[Work]
     WORK_CAPTION: _ClassVar[Work]
     WORK_DESCRIBE: _ClassVar[Work]
+
+class TargetKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TARGET_KIND_UNSPECIFIED: _ClassVar[TargetKind]
+    TARGET_KIND_CLASS: _ClassVar[TargetKind]
+    TARGET_KIND_WORD: _ClassVar[TargetKind]
+    TARGET_KIND_NODE: _ClassVar[TargetKind]
 WORK_UNSPECIFIED: Work
 WORK_PREDICT: Work
 WORK_EXPLAIN: Work
 WORK_CAPTION: Work
 WORK_DESCRIBE: Work
+TARGET_KIND_UNSPECIFIED: TargetKind
+TARGET_KIND_CLASS: TargetKind
+TARGET_KIND_WORD: TargetKind
+TARGET_KIND_NODE: TargetKind
 
 class Batch(_message.Message):
-    __slots__ = ("work", "shape", "items", "method", "steps", "beam_width", "count", "max_words", "model", "version")
+    __slots__ = ("work", "shape", "items", "method", "steps", "beam_width", "count", "max_words", "model", "version", "gamma", "masks", "seed", "deletion", "effects")
     WORK_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +43,11 @@ class Batch(_message.Message):
     MAX_WORDS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    GAMMA_FIELD_NUMBER: _ClassVar[int]
+    MASKS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    DELETION_FIELD_NUMBER: _ClassVar[int]
+    EFFECTS_FIELD_NUMBER: _ClassVar[int]
     work: Work
     shape: _containers.RepeatedScalarFieldContainer[int]
     items: _containers.RepeatedCompositeFieldContainer[Item]
@@ -42,15 +58,34 @@ class Batch(_message.Message):
     max_words: int
     model: str
     version: str
-    def __init__(self, work: _Optional[_Union[Work, str]] = ..., shape: _Optional[_Iterable[int]] = ..., items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., method: _Optional[str] = ..., steps: _Optional[int] = ..., beam_width: _Optional[int] = ..., count: _Optional[int] = ..., max_words: _Optional[int] = ..., model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+    gamma: float
+    masks: int
+    seed: int
+    deletion: bool
+    effects: bool
+    def __init__(self, work: _Optional[_Union[Work, str]] = ..., shape: _Optional[_Iterable[int]] = ..., items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., method: _Optional[str] = ..., steps: _Optional[int] = ..., beam_width: _Optional[int] = ..., count: _Optional[int] = ..., max_words: _Optional[int] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., gamma: _Optional[float] = ..., masks: _Optional[int] = ..., seed: _Optional[int] = ..., deletion: _Optional[bool] = ..., effects: _Optional[bool] = ...) -> None: ...
 
 class Item(_message.Message):
-    __slots__ = ("targets", "graph")
+    __slots__ = ("targets", "graph", "text", "words", "every_word", "nodes")
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     GRAPH_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    EVERY_WORD_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
     targets: _containers.RepeatedScalarFieldContainer[int]
     graph: Graph
-    def __init__(self, targets: _Optional[_Iterable[int]] = ..., graph: _Optional[_Union[Graph, _Mapping]] = ...) -> None: ...
+    text: Words
+    words: _containers.RepeatedScalarFieldContainer[int]
+    every_word: bool
+    nodes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, targets: _Optional[_Iterable[int]] = ..., graph: _Optional[_Union[Graph, _Mapping]] = ..., text: _Optional[_Union[Words, _Mapping]] = ..., words: _Optional[_Iterable[int]] = ..., every_word: _Optional[bool] = ..., nodes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Words(_message.Message):
+    __slots__ = ("words",)
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    words: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, words: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Graph(_message.Message):
     __slots__ = ("types", "orders", "boxes", "edges")
@@ -97,20 +132,28 @@ class Error(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., field: _Optional[str] = ...) -> None: ...
 
 class Map(_message.Message):
-    __slots__ = ("target", "method", "height", "width", "values", "completeness_gap")
+    __slots__ = ("target", "method", "height", "width", "values", "completeness_gap", "kind", "deletion_drop", "node_weights", "effects")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     COMPLETENESS_GAP_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DELETION_DROP_FIELD_NUMBER: _ClassVar[int]
+    NODE_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    EFFECTS_FIELD_NUMBER: _ClassVar[int]
     target: int
     method: str
     height: int
     width: int
     values: bytes
     completeness_gap: float
-    def __init__(self, target: _Optional[int] = ..., method: _Optional[str] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., values: _Optional[bytes] = ..., completeness_gap: _Optional[float] = ...) -> None: ...
+    kind: TargetKind
+    deletion_drop: float
+    node_weights: bytes
+    effects: bytes
+    def __init__(self, target: _Optional[int] = ..., method: _Optional[str] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., values: _Optional[bytes] = ..., completeness_gap: _Optional[float] = ..., kind: _Optional[_Union[TargetKind, str]] = ..., deletion_drop: _Optional[float] = ..., node_weights: _Optional[bytes] = ..., effects: _Optional[bytes] = ...) -> None: ...
 
 class Caption(_message.Message):
     __slots__ = ("words", "log_probabilities", "node_weights", "log_probability", "nodes")

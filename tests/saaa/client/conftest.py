@@ -98,8 +98,42 @@ def response() -> pb.AnalyzeResponse:
                 method="gradcam",
                 grid=pb.Grid(height=2, width=3, values=[0, 0.1, 0.2, 0.3, 0.4, 0.5]),
                 region=pb.Region(x=80, y=0, width=480, height=480),
-                concepts=[pb.ConceptAttribution(node=lamp, mass=0.25, density=2.5)],
-            )
+                concepts=[
+                    pb.ConceptAttribution(
+                        node=lamp,
+                        mass=0.25,
+                        density=2.5,
+                        effect=1.5,
+                        effect_definition="shapley",
+                        score=0.75,
+                        score_definition=pb.SCORE_DEFINITION_EFFECT_SHARE,
+                    ),
+                    pb.ConceptAttribution(
+                        node=on,
+                        score_definition=pb.SCORE_DEFINITION_DENSITY_SHARE,
+                        gap_mass=0.125,
+                        weaker_mass=0,
+                    ),
+                ],
+                faithfulness=[pb.Faithfulness(measure=pb.FAITHFULNESS_MEASURE_DELETION_DROP, value=0.1)],
+                concept_agreement=-0.5,
+            ),
+            pb.Attribution(
+                target=pb.AttributionTarget(word=pb.WordTarget(index=1, text="lamp")),
+                method="attention",
+                grid=pb.Grid(height=1, width=1, values=[1]),
+                region=pb.Region(width=640, height=480),
+                node_weights=[0.9, 0.1, 0],
+                faithfulness=[pb.Faithfulness(measure=pb.FAITHFULNESS_MEASURE_NOT_COMPUTED)],
+            ),
+            pb.Attribution(
+                target=pb.AttributionTarget(node=red),
+                method="attention",
+                grid=pb.Grid(height=1, width=1, values=[1]),
+                region=pb.Region(width=640, height=480),
+                node_weights=[0, 1, 0],
+                faithfulness=[pb.Faithfulness(measure=pb.FAITHFULNESS_MEASURE_NOT_COMPUTED)],
+            ),
         ],
         captions=[
             pb.Caption(

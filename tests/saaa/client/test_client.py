@@ -17,7 +17,7 @@ from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2
 
 import saaa.client
-from saaa.client import AsyncClient, Client, RequestInvalid, RpcFailed, Violation
+from saaa.client import AsyncClient, Client, Faithfulness, Node, RequestInvalid, RpcFailed, Violation, WordTarget
 from saaa.v1 import analysis_pb2 as pb
 
 GRAPH = {
@@ -50,6 +50,14 @@ def test_request_carries_every_option(server, tmp_path):
             method="integrated_gradients",
             classes=["kitchen", 4],
             steps=8,
+            gamma=0.25,
+            masks=20,
+            seed=3,
+            deletion=True,
+            effects=True,
+            words=[2, 0],
+            nodes=[Node(kind="object", id=7, name="lamp"), "attribute:7:1", "relationship:-1"],
+            word_method="attention",
             beam_width=5,
             captions=2,
             max_words=12,
@@ -69,7 +77,23 @@ def test_request_carries_every_option(server, tmp_path):
         ),
         outputs=[pb.OUTPUT_CAPTIONS, pb.OUTPUT_PREDICTIONS],
         top_k=3,
-        attribution=pb.AttributionOptions(method="integrated_gradients", classes=["kitchen", "4"], steps=8),
+        attribution=pb.AttributionOptions(
+            method="integrated_gradients",
+            classes=["kitchen", "4"],
+            steps=8,
+            gamma=0.25,
+            masks=20,
+            seed=3,
+            deletion=True,
+            effects=True,
+            words=[2, 0],
+            nodes=[
+                pb.GraphNode(kind=pb.NODE_KIND_OBJECT, id=7),
+                pb.GraphNode(kind=pb.NODE_KIND_ATTRIBUTE, id=7, attribute_index=1),
+                pb.GraphNode(kind=pb.NODE_KIND_RELATIONSHIP, id=-1),
+            ],
+            word_method="attention",
+        ),
         caption=pb.CaptionOptions(beam_width=5, count=2, max_words=12),
         classifier=pb.ModelSelector(name="scenes", version="2.0"),
         captioner=pb.ModelSelector(name="world"),
@@ -83,9 +107,19 @@ def test_options_left_out_stay_unset(server):
     (request,) = server.service.requests
     for name in ("graph", "top_k", "classifier", "captioner"):
         assert not request.HasField(name)
-    assert not request.attribution.HasField("steps")
-    assert not request.caption.HasField("beam_width")
+    for name in ("steps", "gamma", "masks", "seed"):
+        assert not request.attribution.HasField(name)
+    assert request.attribution == pb.AttributionOptions()
+    assert request.caption == pb.CaptionOptions()
     assert list(request.outputs) == []
+
+
+def test_every_word_and_a_caption_to_score(server):
+    with Client(server.address) as client:
+        client.analyze(b"jpeg", words="all", text="a red lamp", method=None)
+    (request,) = server.service.requests
+    assert request.attribution == pb.AttributionOptions(every_word=True)
+    assert request.caption == pb.CaptionOptions(text="a red lamp")
 
 
 def test_answer_becomes_dataclasses_and_arrays(server, response):
@@ -93,12 +127,23 @@ def test_answer_becomes_dataclasses_and_arrays(server, response):
     with Client(server.address) as client:
         analysis = client.analyze(b"jpeg")
     assert [(p.label, p.index) for p in analysis.predictions] == [("kitchen", 3), ("bedroom", 0)]
-    (attribution,) = analysis.attributions
+    attribution, word, node = analysis.attributions
     assert attribution.grid.dtype == np.float32
     np.testing.assert_array_equal(attribution.grid, np.float32([[0, 0.1, 0.2], [0.3, 0.4, 0.5]]))
     assert (attribution.region.x, attribution.region.width) == (80, 480)
     assert attribution.concepts[0].node.name == "lamp"
-    assert attribution.completeness_gap is None
+    lamp, on = attribution.concepts
+    assert (lamp.effect, lamp.effect_definition, lamp.score) == (1.5, "shapley", 0.75)
+    assert (lamp.score_definition, lamp.gap_mass, lamp.weaker_mass) == ("effect_share", None, None)
+    assert (on.score_definition, on.effect, on.gap_mass, on.weaker_mass) == ("density_share", None, 0.125, 0)
+    assert attribution.faithfulness == (Faithfulness(measure="deletion_drop", value=pytest.approx(0.1)),)
+    assert attribution.concept_agreement == -0.5
+    assert (word.target, word.kind, word.label) == (WordTarget(index=1, text="lamp"), "word", "lamp")
+    assert word.faithfulness == (Faithfulness(measure="not_computed"),)
+    np.testing.assert_array_equal(word.node_weights, np.float32([0.9, 0.1, 0]))
+    assert (node.target, node.kind, node.label) == (analysis.caption_nodes[1], "node", "red")
+    assert word.concept_agreement is None
+    assert len(attribution.node_weights) == 0
     assert [node.kind for node in analysis.caption_nodes] == ["object", "attribute", "relationship"]
     assert analysis.graph_source == "request"
     assert analysis.provenance.classifier.parameters == {"steps": "16"}
@@ -126,6 +171,11 @@ def test_json_has_the_agreed_keys_and_short_numbers(server, response):
     assert answer["file"] == "a.jpg"
     assert answer["predictions"][1] == {"label": "bedroom", "index": 0, "probability": 0.1}
     assert answer["attributions"][0]["target"] == "kitchen"
+    assert [entry["target_kind"] for entry in answer["attributions"]] == ["class", "word", "node"]
+    assert answer["attributions"][0]["faithfulness"] == [{"measure": "deletion_drop", "value": 0.1}]
+    assert answer["attributions"][1]["target_index"] == 1
+    assert answer["attributions"][1]["faithfulness"] == [{"measure": "not_computed", "value": None}]
+    assert answer["attributions"][2]["target_node"] == answer["caption_nodes"][1]
     assert answer["attributions"][0]["grid"] == [[0.0, 0.1, 0.2], [0.3, 0.4, 0.5]]
     assert answer["captions"][0]["words"][1] == {
         "text": "lamp",
@@ -214,8 +264,15 @@ def test_models_are_described(server):
             kind=pb.MODEL_KIND_EGDD,
             input_size=64,
             classes=["kitchen", "bedroom"],
-            attribution_methods=[pb.AttributionMethod(name="gradcam", cost_forwards=2, reference="a paper")],
-            limits=pb.Limits(max_image_bytes=20 * 2**20, max_image_pixels=5 * 10**9),
+            attribution_methods=[
+                pb.AttributionMethod(
+                    name="gradcam",
+                    cost_forwards=2,
+                    reference="a paper",
+                    targets=[pb.TARGET_KIND_CLASS, pb.TARGET_KIND_NODE],
+                )
+            ],
+            limits=pb.Limits(max_image_bytes=20 * 2**20, max_image_pixels=5 * 10**9, max_cost_forwards=1200),
             card_json='{"metrics": {"accuracy": 0.97}}',
             ready=True,
         ),
@@ -227,6 +284,8 @@ def test_models_are_described(server):
     assert (scenes.kind, world.kind) == ("egdd", "ega")
     assert scenes.classes == ("kitchen", "bedroom")
     assert scenes.attribution_methods[0].cost_forwards == 2
+    assert scenes.attribution_methods[0].targets == ("class", "node")
+    assert scenes.limits.max_cost_forwards == 1200
     assert scenes.limits.max_image_pixels == 5 * 10**9
     assert scenes.card["metrics"]["accuracy"] == 0.97
     assert scenes.ready
@@ -307,6 +366,16 @@ def test_a_graph_that_cannot_be_sent_names_the_place(change, field):
         ({"top_k": -1}, "top_k"),
         ({"top_k": True}, "top_k"),
         ({"captions": "2"}, "captions"),
+        ({"gamma": "much"}, "gamma"),
+        ({"words": "some"}, "words"),
+        ({"words": [0, -1]}, "words"),
+        ({"words": [1.5]}, "words"),
+        ({"masks": 2**40}, "masks"),
+        ({"nodes": ["object:7", "object"]}, "nodes[1]"),
+        ({"nodes": ["lamp:7"]}, "nodes[0]"),
+        ({"nodes": ["object:seven"]}, "nodes[0]"),
+        ({"nodes": ["attribute:7:-1"]}, "nodes[0]"),
+        ({"text": 5}, "text"),
     ],
 )
 def test_an_option_that_cannot_be_sent_is_named(options, field):
