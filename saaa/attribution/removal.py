@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torchvision.transforms.functional import gaussian_blur  # type: ignore[import-untyped]
 
 from saaa.attribution.layers import find_layer
 from saaa.models.classifier import Classifier
@@ -123,6 +124,19 @@ def coalition_logits(classifier: Classifier, image: Tensor, regions: Tensor, coa
     here = regions.to(image.device)
     pieces = (keep_masks(here, coalitions[piece].to(image.device)) for piece in chunks(len(coalitions)))
     return masked_logits(classifier, image, pieces)
+
+
+def blur_sigma(size: int) -> float:
+    """Deviation, in pixels, of the Gaussian that hides what is in an input of `size` pixels."""
+    return size / 12
+
+
+def blurred(inputs: Tensor) -> Tensor:
+    """Blur images (n, 3, S, S) so that only large areas of colour are left: the fill that looks most like an image."""
+    sigma = blur_sigma(inputs.shape[-1])
+    kernel = 2 * int(2 * sigma) + 1
+    hazy: Tensor = gaussian_blur(inputs, [kernel, kernel], [sigma, sigma])
+    return hazy
 
 
 def top_share(maps: Tensor, size: int, share: float) -> Tensor:

@@ -136,7 +136,7 @@ def sampled_contexts(players: int, pair: tuple[int, int], count: int, generator:
 
 def sampled_interaction(values: Tensor) -> Tensor:
     """Estimate the Shapley interaction from the values (4 count, V) of `sampled_contexts`; float64, (V,)."""
-    neither, first, second, both = values.double().view(-1, 4, values.shape[1]).unbind(dim=1)
+    neither, first, second, both = (values[k::4].double() for k in range(4))
     return (both - first - second + neither).mean(dim=0)
 
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision.transforms.functional import gaussian_blur
 
 from saaa.attribution import attribute
-from saaa.attribution.removal import top_share
+from saaa.attribution.removal import blur_sigma, blurred, top_share
 from saaa.models.classifier import Classifier
 from training.egdd.data import Images
 from training.progress import progress
@@ -37,8 +36,6 @@ def faithfulness(classifier: Classifier, images: Images, *, count: int, seed: in
     """
     chosen = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)).tolist()
     size = classifier.config.input_size
-    sigma = size / 12
-    kernel = 2 * int(2 * sigma) + 1
     draw = torch.Generator().manual_seed(seed)
     drops: dict[str, list[float]] = {"drop_top": [], "drop_random": []}
     method = ""
@@ -50,12 +47,12 @@ def faithfulness(classifier: Classifier, images: Images, *, count: int, seed: in
         method = found.maps[0][0].method
         targets = torch.tensor([of_image[0].target for of_image in found.maps])
         before = torch.from_numpy(found.probabilities).gather(1, targets[:, None])[:, 0]
-        blurred = gaussian_blur(inputs, [kernel, kernel], [sigma, sigma])
+        hazy = blurred(inputs)
         for name, values in (("drop_top", maps), ("drop_random", torch.rand(maps.shape, generator=draw))):
             mask = top_share(values, size, SHARE)
             with torch.inference_mode():
-                logits = classifier(torch.where(mask[:, None], blurred, inputs))
+                logits = classifier(torch.where(mask[:, None], hazy, inputs))
             after = logits.float().softmax(dim=1).gather(1, targets[:, None])[:, 0]
             drops[name].extend((before - after).tolist())
     means = {name: round(float(np.mean(values)), 4) for name, values in drops.items()}
-    return {"method": method, "images": len(chosen), "share": SHARE, "blur_sigma": round(sigma, 2), **means}
+    return {"method": method, "images": len(chosen), "share": SHARE, "blur_sigma": round(blur_sigma(size), 2), **means}
