@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from saaa.scene_graph import RoleGraph
 
 AUTO_METHOD = "auto"
+REGION_METHOD = "region_shapley"
+"""The method that removes the objects of the item's graph, as effects do."""
 
 
 class Work(enum.Enum):

@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from saaa.concepts import EXACT_REGIONS
 from saaa.errors import OptionInvalid
 from saaa.scene_graph import SceneGraph
-from saaa.work import AUTO_METHOD, ExplainOptions, MethodInfo, ModelInfo, TargetKind
+from saaa.work import AUTO_METHOD, REGION_METHOD, ExplainOptions, MethodInfo, ModelInfo, TargetKind
 from serving.requests import AnalysisRequest, CaptionTargets
 from serving.violations import Violations
 
 DEFAULTS = ExplainOptions()
-REGION_METHOD = "region_shapley"
 REMOVING_METHODS = frozenset({"occlusion", "rise", REGION_METHOD})
 """Methods that ask the model about images with parts removed; one round of asking serves all targets."""
+SAMPLED_RELATIONSHIP_COST = 32
+"""The least forwards for the effect of a relationship where not all coalitions are computed."""
 _READS = {
     "cp_lrp": ("gamma",),
     "attn_lrp": ("gamma",),
@@ -93,24 +94,24 @@ def explain_options(
     return replace(options, **unread)
 
 
-def explain_cost(classifier: ModelInfo, options: ExplainOptions, targets: int, objects: int) -> float:
+def explain_cost(classifier: ModelInfo, options: ExplainOptions, targets: int, graph: SceneGraph | None) -> float:
     """Cost of explaining one image in forward passes.
 
     Args:
         classifier: whose methods say what they cost with default options.
         options: as `explain_options` gives them.
         targets: number of classes, at least 1.
-        objects: of the graph, 0 without one.
+        graph: whose objects are removed; None when none are.
     """
     cost = next((method.cost_forwards for method in classifier.methods if method.name == options.method), 1.0)
-    if options.method == REGION_METHOD:
-        cost = _coalitions(objects, options)
+    if options.method == REGION_METHOD and graph is not None:
+        cost = _coalitions(graph, options)
     cost *= options.steps / DEFAULTS.steps
     if options.method == "rise":
         cost *= options.masks / DEFAULTS.masks
     cost *= 1 if options.method in REMOVING_METHODS else targets
     cost += targets if options.deletion else 0
-    cost += _coalitions(objects, options) if options.effects else 0
+    cost += _effects(graph, options) if options.effects and graph is not None else 0
     return cost
 
 
@@ -205,6 +206,15 @@ def _method(
     return None
 
 
-def _coalitions(objects: int, options: ExplainOptions) -> float:
+def _coalitions(graph: SceneGraph, options: ExplainOptions) -> float:
     """Images with some of the objects removed that it takes: all of them, or as many as are drawn."""
+    objects = len(graph.objects)
     return float(2**objects if objects <= EXACT_REGIONS else options.masks)
+
+
+def _effects(graph: SceneGraph, options: ExplainOptions) -> float:
+    """As `saaa.attribution.effects` computes them: where not all coalitions are, relationships need their own."""
+    cost = _coalitions(graph, options) + sum(bool(thing.attributes) for thing in graph.objects)
+    if graph.relationships and len(graph.objects) > EXACT_REGIONS:
+        cost += max(options.masks, SAMPLED_RELATIONSHIP_COST * len(graph.relationships))
+    return cost

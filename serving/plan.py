@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from saaa.errors import ImageRejected, ModelNotFound, OptionInvalid, SceneGraphError
 from saaa.images import ImageHeader, read_header
 from saaa.scene_graph import SceneGraph
-from saaa.work import CaptionOptions, ExplainOptions, ModelInfo, ModelKind, Work
+from saaa.work import REGION_METHOD, CaptionOptions, ExplainOptions, ModelInfo, ModelKind, Work
 from serving.catalog import Catalog
 from serving.explaining import (
     DEFAULTS,
-    REGION_METHOD,
     CaptionExplanation,
     caption_explanation,
     class_targets,
@@ -315,7 +314,7 @@ def _classify_plan(
         targets=targets,
         options=options,
         graph=graph,
-        cost_forwards=explain_cost(classifier, options, max(1, len(targets)), len(graph.objects) if graph else 0),
+        cost_forwards=explain_cost(classifier, options, max(1, len(targets)), graph),
     )
 
 

@@ -13,10 +13,7 @@ from saaa.attribution.options import check_options
 from saaa.attribution.removal import object_regions
 from saaa.errors import OptionInvalid
 from saaa.models.classifier import Classifier
-from saaa.work import AUTO_METHOD, ExplainOptions, ItemResult, Work, WorkBatch, WorkItem
-
-REGION_METHOD = "region_shapley"
-"""The method that removes the objects of the item's graph."""
+from saaa.work import AUTO_METHOD, REGION_METHOD, ExplainOptions, ItemResult, Work, WorkBatch, WorkItem
 
 
 class ClassifierRunner:

@@ -12,6 +12,7 @@ import pytest
 
 from saaa.v1 import analysis_pb2 as pb
 from saaa.work import ExplainOptions, Work, WorkItem
+from serving.convert import read_analyze_request
 from serving.explaining import explain_cost
 from serving.lanes import BatchKey
 from serving.settings import RequestLimits
@@ -35,8 +36,9 @@ GRAPH = pb.SceneGraph(
 """Five nodes, of which the captioner reads four."""
 
 
-def objects(count: int) -> pb.SceneGraph:
-    return pb.SceneGraph(objects=[thing(number) for number in range(count)])
+def objects(count: int, related: int = 0) -> pb.SceneGraph:
+    links = [link(number, number, number + 1) for number in range(related)]
+    return pb.SceneGraph(objects=[thing(number) for number in range(count)], relationships=links)
 
 
 @pytest.fixture
@@ -335,20 +337,22 @@ async def test_work_at_the_limit_is_done_and_above_it_refused(backend: PixelBack
 
 
 @pytest.mark.parametrize(
-    ("options", "targets", "count", "cost"),
+    ("options", "targets", "graph", "cost"),
     [
-        (ExplainOptions(method="brightness"), 3, 5, 6),
-        (ExplainOptions(method="brightness", deletion=True), 3, 0, 9),
-        (ExplainOptions(method="brightness", effects=True), 3, 5, 6 + 32),
-        (ExplainOptions(method="brightness", effects=True, masks=70), 1, 9, 2 + 70),
-        (ExplainOptions(method="integrated_gradients", steps=8), 2, 0, 32),
-        (ExplainOptions(method="rise", masks=50), 4, 0, 50),
-        (ExplainOptions(method="region_shapley"), 4, 3, 8),
-        (ExplainOptions(method="region_shapley", masks=99), 4, 12, 99),
+        (ExplainOptions(method="brightness"), 3, None, 6),
+        (ExplainOptions(method="brightness", deletion=True), 3, None, 9),
+        (ExplainOptions(method="brightness", effects=True), 3, GRAPH, 6 + 2**3 + 1),
+        (ExplainOptions(method="brightness", effects=True, masks=70), 1, objects(9), 2 + 70),
+        (ExplainOptions(method="brightness", effects=True, masks=70), 1, objects(9, related=3), 2 + 70 + 96),
+        (ExplainOptions(method="integrated_gradients", steps=8), 2, None, 32),
+        (ExplainOptions(method="rise", masks=50), 4, None, 50),
+        (ExplainOptions(method="region_shapley"), 4, GRAPH, 8),
+        (ExplainOptions(method="region_shapley", masks=99), 4, objects(12), 99),
     ],
 )
-def test_cost_by_hand(options: ExplainOptions, targets: int, count: int, cost: float) -> None:
-    assert explain_cost(CLASSIFIER, options, targets, count) == pytest.approx(cost)
+def test_cost_by_hand(options: ExplainOptions, targets: int, graph: pb.SceneGraph | None, cost: float) -> None:
+    request = read_analyze_request(pb.AnalyzeRequest(graph=graph), RequestLimits())
+    assert explain_cost(CLASSIFIER, options, targets, request.graph) == pytest.approx(cost)
 
 
 async def test_dear_requests_do_not_shift_the_estimate_of_cheap_ones(caller: Caller, backend: PixelBackend) -> None:

@@ -133,11 +133,44 @@ def test_a_missing_large_or_misplaced_graph_is_its_own_items_fault(captioner: Ex
     assert "11 nodes" in messages[3]
 
 
+@pytest.mark.parametrize("options", [ExplainOptions(effects=True), ExplainOptions(method="region_shapley")])
+def test_removing_objects_together_is_removing_them_alone(classifier: Executor, options: ExplainOptions) -> None:
+    items = [WorkItem(graph=make_graph(0), targets=(1, 3)), WorkItem(), WorkItem(graph=make_graph(2))]
+    batch = batch_of(Work.EXPLAIN, items, explain=options)
+    found = classifier.run(batch)
+    assert found[1].error is not None
+    assert (found[1].error.reason, found[1].error.field) == ("OPTION_INVALID", "graph")
+    for index in (0, 2):
+        (alone,) = classifier.run(part(batch, index))
+        assert_same(found[index], alone, 1e-5)
+        assert len(found[index].maps) == (2, 0, 1)[index]
+        for a, b in zip(found[index].maps, alone.maps, strict=True):
+            assert (a.effects is not None) == options.effects
+            if a.effects is not None and b.effects is not None:
+                assert a.effects.shape == (4,)
+                np.testing.assert_allclose(a.effects, b.effects, atol=1e-4)
+    if options.effects:
+        one, other = (entry.effects for entry in found[0].maps)
+        assert one is not None
+        assert other is not None
+        assert np.abs(one - other).max() > 1e-3, "each target has its own effects"
+
+
+def test_deletion_is_measured_when_asked_for(classifier: Executor) -> None:
+    for deletion in (True, False):
+        batch = batch_of(Work.EXPLAIN, [WorkItem(targets=(0, 2))], explain=ExplainOptions(deletion=deletion))
+        drops = [entry.deletion_drop for entry in classifier.run(batch)[0].maps]
+        assert [drop is not None for drop in drops] == [deletion] * 2
+        assert all(-1 <= drop <= 1 for drop in drops if drop is not None)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason", "says"),
     [
         ({"explain": ExplainOptions(method="tea_leaves")}, "OPTION_INVALID", "tea_leaves"),
         ({"explain": ExplainOptions(steps=0)}, "OPTION_INVALID", "steps is 0"),
+        ({"explain": ExplainOptions(gamma=2)}, "OPTION_INVALID", "gamma is 2"),
+        ({"explain": ExplainOptions(masks=0)}, "OPTION_INVALID", "masks is 0"),
         ({"work": Work.CAPTION}, "OPTION_INVALID", "can predict and explain, not caption"),
         ({"model": "other"}, "INVALID_INPUT", "The batch is for other 1"),
         ({"version": "2"}, "INVALID_INPUT", "The batch is for tiny-egdd 2"),
