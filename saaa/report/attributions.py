@@ -19,7 +19,7 @@ def target_note(attribution: Attribution) -> str:
     target = attribution.target
     if isinstance(target, Prediction):
         return f"{target.probability:.1%}"
-    return target.kind if isinstance(target, Node) else f"word {target.index + 1}"
+    return target.kind if isinstance(target, Node) else f"words[{target.index}]"
 
 
 def faithfulness_note(attribution: Attribution) -> str:
@@ -69,7 +69,7 @@ def _concepts(attribution: Attribution, analysis: Analysis) -> str:
     rows = "".join(_row(concept, style, measured) for concept, style in zip(concepts, styles, strict=True))
     effect = '<th class="number">Effect (logit)</th>' if measured else ""
     head = (
-        '<tr><th>Concept</th><th>Role</th><th>Score</th><th class="number">Score</th><th class="number">Mass</th>'
+        '<tr><th>Concept</th><th>Role</th><th colspan="2">Score</th><th class="number">Mass</th>'
         f'<th class="number">Density (1 is chance)</th>{effect}</tr>'
     )
     notes = [_SCORES.get(concepts[0].score_definition, "")]

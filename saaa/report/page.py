@@ -56,7 +56,7 @@ def page(cards: Sequence[Card], *, title: str) -> str:
 {_index(cards)}
 {body}
 </main>
-<footer>Maps show what speaks for a class in the model, not what is true of the picture. The captioner sees
+<footer>Maps show what speaks for a class or word in the model, not what is true of the picture. The captioner sees
 boxes and roles of the graph's nodes, never their names.</footer>
 </body>
 </html>
