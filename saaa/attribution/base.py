@@ -70,18 +70,20 @@ def frozen(net: nn.Module) -> Iterator[None]:
     With parameters frozen, a backward pass costs about one forward instead of two, and a graph begins only
     where a method asks for one. It changes flags of the network: use one replica a thread.
     """
-    modes = [(module, module.training) for module in net.modules() if module.training]
-    trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    modules = list(net.modules())  # once: walking a deep network takes a noticeable part of a forward
+    modes = [module for module in modules if module.training]
+    trainable = [p for module in modules for p in module.parameters(recurse=False) if p.requires_grad]
     try:
-        net.eval()
+        for module in modes:
+            module.training = False
         for parameter in trainable:
             parameter.requires_grad_(False)
         yield
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
-        for module, mode in modes:
-            module.training = mode
+        for module in modes:
+            module.training = True
 
 
 def target_gradients(

@@ -6,12 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from timm.layers.attention import Attention, AttentionRope
+from timm.models.beit import Attention as BeitAttention
 from timm.models.beit import Beit
-from timm.models.eva import Eva
+from timm.models.eva import Eva, EvaAttention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from saaa.attribution.base import Explained, Job, target_gradients
+
+JOINT = (Attention, AttentionRope, BeitAttention, EvaAttention)
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Transformer:
 
     embedding: nn.Conv2d
     """Makes one token of each patch."""
-    blocks: tuple[nn.Module, ...]
+    blocks: tuple[Any, ...]
     grid: tuple[int, int]
     """Rows and columns of patches."""
     prefix_tokens: int
@@ -29,6 +33,12 @@ class Transformer:
     """As timm names it: "token", "avg", "map" and others."""
     pools_prefix: bool
     """Whether the prefix tokens are pooled too."""
+
+    @property
+    def joint_projections(self) -> list[Tensor]:
+        """Weights (3 d, d) of the linear layers that make queries, keys and values, in this order, all at once."""
+        layers = [block.attn.qkv for block in self.blocks if isinstance(getattr(block, "attn", None), JOINT)]
+        return [layer.weight for layer in layers if layer is not None]
 
     def as_maps(self, tokens: Tensor) -> Tensor:
         """Shape one value a token, (n, tokens), as (n, rows, columns); the prefix is left out."""

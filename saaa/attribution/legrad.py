@@ -32,7 +32,7 @@ class LeGrad:
 
     def cost(self, classifier: Classifier) -> float:
         """One forward with a graph and one backward that leaves out queries and keys, as measured."""
-        return 2.0
+        return 2.1
 
     def run(self, job: Job) -> Explained:
         """One forward, and one backward a target (shared by the images)."""

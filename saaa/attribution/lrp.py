@@ -17,7 +17,10 @@ def explain_by_rules(job: Job, *, detach_attention: bool) -> Explained:
     """
     parts = find_transformer(job.classifier.net)
     assert parts is not None, "the registry asks `supports` first"
-    with LocalRules(parts.embedding, detach_attention=detach_attention, gamma=job.options.gamma) as rules:
+    rules = LocalRules(
+        parts.embedding, detach_attention=detach_attention, gamma=job.options.gamma, joint=parts.joint_projections
+    )
+    with rules:
         logits = job.classifier(job.inputs)
     tokens = rules.tokens
     assert tokens is not None, "the network embeds its patches"
