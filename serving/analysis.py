@@ -182,7 +182,7 @@ class Analysis:
             classifier = _Part("classify", model, place, stages)
         if (guided := plan.caption) is not None:
             model = guided.model
-            explain = ExplainOptions(method=guided.explanation.method.name) if guided.explanation else ExplainOptions()
+            explain = guided.explanation.options if guided.explanation else ExplainOptions()
             key = BatchKey(
                 model=model.name, version=model.version, work=Work.CAPTION, explain=explain, caption=guided.options
             )

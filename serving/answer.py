@@ -10,7 +10,7 @@ from saaa.concepts import concept_agreement, concept_attribution
 from saaa.errors import BackendFailed, BackendUnavailable, SaaaError
 from saaa.images import Geometry
 from saaa.scene_graph import Node, SceneGraph
-from saaa.work import AttributionMap, ItemError, ItemResult, TargetKind, Work
+from saaa.work import AttributionMap, ExplainOptions, ItemError, ItemResult, TargetKind, Work
 from serving.explaining import REMOVING_METHODS, options_read
 from serving.plan import CaptionPlan, ClassifyPlan, Plan
 from serving.requests import AnalysisResult, Attribution, GraphSource, ModelUse, Output, Prediction, Word
@@ -132,19 +132,22 @@ def _attribution(
 def _classifier_use(plan: ClassifyPlan | None) -> ModelUse | None:
     if plan is None:
         return None
-    parameters: dict[str, str] = {}
-    if plan.work is Work.EXPLAIN:
-        options = plan.options
-        parameters["method"] = options.method
-        for name in options_read(options, len(plan.graph.objects) if plan.graph else 0):
-            parameters[name] = str(getattr(options, name))
-        if options.effects:
-            parameters["effects"] = "true"
-        if options.deletion:
-            parameters["deletion_share"] = str(DELETION_SHARE)
-        if options.deletion or options.effects or options.method in REMOVING_METHODS:
-            parameters["fill"] = FILL
-    return ModelUse(info=plan.model, parameters=parameters)
+    objects = len(plan.graph.objects) if plan.graph else 0
+    return ModelUse(info=plan.model, parameters=_explaining(plan.options, objects) if plan.work is Work.EXPLAIN else {})
+
+
+def _explaining(options: ExplainOptions, objects: int) -> dict[str, str]:
+    """What was used of the options, by name."""
+    parameters = {"method": options.method}
+    for name in options_read(options, objects):
+        parameters[name] = str(getattr(options, name))
+    if options.effects:
+        parameters["effects"] = "true"
+    if options.deletion:
+        parameters["deletion_share"] = str(DELETION_SHARE)
+    if options.deletion or options.effects or options.method in REMOVING_METHODS:
+        parameters["fill"] = FILL
+    return parameters
 
 
 def _captioner_use(plan: CaptionPlan | None) -> ModelUse | None:
@@ -158,7 +161,7 @@ def _captioner_use(plan: CaptionPlan | None) -> ModelUse | None:
         parameters["count"] = str(plan.options.count)
         parameters["max_words"] = str(plan.options.max_words or plan.model.max_words)
     if plan.explanation is not None:
-        parameters["method"] = plan.explanation.method.name
+        parameters |= _explaining(plan.explanation.options, 0)
     return ModelUse(info=plan.model, parameters=parameters)
 
 

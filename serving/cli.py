@@ -117,7 +117,7 @@ def analyze(
         gamma: weight of the gamma rule of cp_lrp and attn_lrp, 0 to 1.
         masks: random masks of rise, and coalitions where a graph has too many objects for all.
         seed: of whatever is drawn at random.
-        deletion: also measure how far a class's probability drops when its map's top tenth is removed.
+        deletion: also measure how far each target's probability drops when its map's top tenth is removed.
         effects: also measure the effect of each node of the graph by removing it; needs --graph.
         words: words of the best caption to explain, by their place from 0, or "all".
         nodes: nodes of the graph to explain in the best caption, such as object:7, attribute:7:0, relationship:3.

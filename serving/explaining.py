@@ -33,7 +33,7 @@ class CaptionExplanation:
     every_word: bool = False
     nodes: tuple[int, ...] = ()
     """Places in the graph's order."""
-    method: MethodInfo
+    options: ExplainOptions
     cost_forwards: float
 
 
@@ -151,8 +151,8 @@ def caption_explanation(
         words=wanted.words,
         every_word=wanted.every_word,
         nodes=nodes,
-        method=method,
-        cost_forwards=count * method.cost_forwards,
+        options=ExplainOptions(method=method.name, deletion=request.explain.deletion),
+        cost_forwards=count * (method.cost_forwards + request.explain.deletion),
     )
 
 

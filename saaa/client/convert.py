@@ -80,7 +80,7 @@ class AnalyzeOptions(TypedDict, total=False):
     seed: int | None
     """Of whatever is drawn at random."""
     deletion: bool
-    """Also measure how far the class's probability drops when the map's top tenth is removed."""
+    """Also measure how far each target's probability drops when its map's top tenth is removed."""
     effects: bool
     """Also measure the effect of each node of the graph by removal; needs a graph."""
     words: Sequence[int] | Literal["all"]

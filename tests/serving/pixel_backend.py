@@ -136,6 +136,7 @@ def _answer(batch: WorkBatch, pixels: np.ndarray, item: WorkItem) -> ItemResult:
                 method=batch.explain.method,
                 values=np.repeat(np.arange(4) == place % 4, 4).reshape(4, 4).astype(np.float32),
                 node_weights=np.arange(nodes, dtype=np.float32),
+                deletion_drop=0.5 if batch.explain.deletion else None,
             )
             for kind, place in wanted
         )

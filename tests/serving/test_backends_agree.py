@@ -89,6 +89,10 @@ GRAPH = pb.SceneGraph(
 QUESTIONS: list[dict[str, Any]] = [
     {"graph": GRAPH, "caption": pb.CaptionOptions(beam_width=3, count=2)},
     {"attribution": pb.AttributionOptions(classes=["0", "3"], method="integrated_gradients", steps=4)},
+    {
+        "graph": GRAPH,
+        "attribution": pb.AttributionOptions(classes=["0", "3"], effects=True, deletion=True),
+    },
 ]
 
 
@@ -99,7 +103,18 @@ def numbers(answer: pb.AnalyzeResponse) -> dict[str, np.ndarray]:
         "probabilities": np.array([prediction.probability for prediction in order]),
         **{f"map {k}": np.array(entry.grid.values) for k, entry in enumerate(answer.attributions)},
         **{
-            f"concepts {k}": np.array([(concept.mass, concept.density) for concept in entry.concepts])
+            f"concepts {k}": np.array(
+                [(concept.mass, concept.density, concept.score, concept.effect) for concept in entry.concepts]
+            )
+            for k, entry in enumerate(answer.attributions)
+        },
+        **{
+            f"node weights {k}": np.array(entry.node_weights)
+            for k, entry in enumerate(answer.attributions)
+            if entry.node_weights
+        },
+        **{
+            f"faithfulness {k}": np.array([faith.value for faith in entry.faithfulness])
             for k, entry in enumerate(answer.attributions)
         },
         **{

@@ -79,7 +79,7 @@ def test_words_nodes_and_effects_are_told(
     assert "word nodes because of (attention)" in out
     assert "node ground because of (attention)" in out
     assert "deletion drop 0.250" in out
-    assert out.count("NOT COMPUTED") == 3
+    assert out.count("deletion drop 0.500") == 3
     assert "on +9.00" in out
     assert (tmp_path / "o" / "red.attribution.3.png").is_file()
     assert run(*asked, "--text", "two words", "--words", "1", "--json") == 0

@@ -83,14 +83,22 @@ async def test_every_word_of_a_given_caption(caller: Caller, backend: PixelBacke
     answer = await caller.analyze(
         graph=GRAPH,
         caption=pb.CaptionOptions(text="  a bright\tsquare "),
-        attribution=Options(every_word=True, word_method="gradient_x_input"),
+        attribution=Options(every_word=True, word_method="gradient_x_input", deletion=True),
         outputs=[pb.OUTPUT_CAPTIONS, pb.OUTPUT_ATTRIBUTIONS],
     )
     assert answer.captions[0].text == "a bright square"
     assert [entry.target.word.text for entry in answer.attributions[1:]] == ["a", "bright", "square"]
     assert item_of(backend, Work.CAPTION).text == ("a", "bright", "square")
     parameters = dict(answer.provenance.captioner.parameters)
-    assert parameters == {"text": "a bright square", "method": "gradient_x_input", "max_nodes": "4"}
+    assert parameters == {
+        "text": "a bright square",
+        "method": "gradient_x_input",
+        "max_nodes": "4",
+        "deletion_share": "0.1",
+        "fill": "mean colour",
+    }
+    drops = [(faith.measure, faith.value) for entry in answer.attributions[1:] for faith in entry.faithfulness]
+    assert drops == [(pb.FAITHFULNESS_MEASURE_DELETION_DROP, 0.5)] * 3
 
 
 async def test_words_need_no_classifier_with_a_graph() -> None:
