@@ -31,6 +31,7 @@ JOBS: dict[str, Job] = {
     "ega": Job("training.ega", "EgaConfig", "run", "train a captioner guided by scene graphs"),
     "evaluate egdd": Job("training.egdd", "EvaluateConfig", "evaluate", "measure a classifier on a folder"),
     "evaluate ega": Job("training.ega", "EvaluateConfig", "evaluate", "measure a captioner"),
+    "attribute": Job("training.attribute", "AttributeConfig", "run", "explain a whole data set"),
     "archive egdd": Job("training.egdd", "ArchiveConfig", "archive", "make a servable archive of a classifier"),
     "archive ega": Job("training.ega", "ArchiveConfig", "archive", "make a servable archive of a captioner"),
 }
