@@ -136,7 +136,7 @@ class FeatureExtractor(nn.Module):
 
     @torch.no_grad()
     def forward(self, pixels: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Standardised features.
+        """Standardised features, without a graph.
 
         Args:
             pixels: uint8 (B, S, S, 3), RGB, S = config.input_size, as `saaa.images.fit` makes them.
@@ -149,6 +149,14 @@ class FeatureExtractor(nn.Module):
         Raises:
             OptionInvalid: pixels of another shape or type.
         """
+        return self.pool(self.backbone(self.normalise(pixels)), boxes)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """The backbone's input (B, 3, S, S) of pixels as `forward` takes them; 0 is the mean colour.
+
+        Raises:
+            OptionInvalid: pixels of another shape or type.
+        """
         size = self.config.input_size
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or tuple(pixels.shape[1:]) != (size, size, 3):
             raise OptionInvalid(
@@ -156,9 +164,17 @@ class FeatureExtractor(nn.Module):
                 f"not {pixels.dtype} of shape {tuple(pixels.shape)}.",
                 field="pixels",
             )
-        inputs = (pixels.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
-        levels: list[Tensor] = self.backbone(inputs)
-        boxes = [b.to(inputs) for b in boxes]
+        return (pixels.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
+
+    def pool(self, levels: Sequence[Tensor], boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Standardised features, as `forward` gives them, from the backbone's maps; differentiable.
+
+        Args:
+            levels: one map a level, (B, channels, rows, columns).
+            boxes: as for `forward`.
+        """
+        size = self.config.input_size
+        boxes = [b.to(levels[0]) for b in boxes]
         pooled = [
             roi_align(level.contiguous(), boxes, self.config.grid, level.shape[-1] / size, SAMPLES, True).flatten(1)
             for level in levels
@@ -169,6 +185,40 @@ class FeatureExtractor(nn.Module):
             (regions - self.region_mean) / self.region_scale,
             (image - self.image_mean) / self.image_scale,
         )
+
+    def shares(self, levels: Sequence[Tensor], boxes: Tensor, regions: Tensor, image: Tensor) -> list[Tensor]:
+        """Gradient x (activation - mean) of some targets in one image, at the cells of the backbone's maps.
+
+        What `pool` makes is linear in the maps but for the boxes' geometry, so this is exact: a target's shares sum to
+        gradient x feature, over all regions and the image, without the geometry.
+
+        Args:
+            levels: of one image, (channels, rows, columns) each.
+            boxes: (n, 4), inside the input.
+            regions: (T, n, region_size), each target's gradient with respect to the standardised region features.
+            image: (T, image_size), the same for the image's feature.
+
+        Returns:
+            One map a level, (T, rows, columns).
+        """
+        grid, size = self.config.grid, self.config.input_size
+        channels = [len(level) for level in levels]
+        cells = [count * grid**2 for count in channels]
+        pooled = sum(cells)  # the geometry comes after
+        parts = torch.split((regions / self.region_scale)[..., :pooled], cells, dim=-1)
+        neutral = torch.split(self.region_mean[:pooled], cells)
+        wholes = torch.split(image / self.image_scale, channels, dim=1)
+        averages = torch.split(self.image_mean, channels)
+        maps = []
+        for level, part, mean, whole, average in zip(levels, parts, neutral, wholes, averages, strict=True):
+            part, mean = (values.reshape(*values.shape[:-1], len(level), grid, grid) for values in (part, mean))
+            down, across = _pooling_weights(level.shape[-2:], boxes.to(level), grid, size)
+            shares = torch.einsum("tncij,cyx->tnijyx", part, level)
+            shares = shares - torch.einsum("tncij,cij->tnij", part, mean)[..., None, None]
+            shares = shares * down[:, :, None, :, None] * across[:, None, :, None, :]
+            everywhere = torch.einsum("tc,cyx->tyx", whole, level - average[:, None, None]) / level[0].numel()
+            maps.append(shares.sum((1, 2, 3)) + everywhere)
+        return maps
 
     def standardise_by(self, regions: Tensor, image: Tensor) -> None:
         """From now on give features whose mean is 0 and deviation 1 over these.
@@ -215,6 +265,23 @@ class FeatureExtractor(nn.Module):
                 std=tuple(before["std"]),
             )
         )
+
+
+def _pooling_weights(shape: Sequence[int], boxes: Tensor, grid: int, size: int) -> tuple[Tensor, Tensor]:
+    """What RoIAlign takes of each row and of each column of a map for the cells of boxes inside it.
+
+    Returns:
+        (n, grid, rows) and (n, grid, columns); the weight of a map's cell is the product of its row's and its column's.
+    """
+    # RoIAlign samples an even grid of points and interpolates each bilinearly: it works on rows and columns apart, so
+    # maps that are 1 in a single row, or column, tell its weights.
+    height, width = shape
+    rows, columns = (torch.eye(count, dtype=boxes.dtype, device=boxes.device) for count in shape)
+    down, across = (
+        roi_align(lit[None].contiguous(), [boxes], grid, width / size, SAMPLES, True)
+        for lit in (rows[:, :, None].expand(-1, -1, width), columns[:, None].expand(-1, height, -1))
+    )
+    return down[..., 0].transpose(1, 2), across[..., 0, :].transpose(1, 2)
 
 
 def _build(config: FeatureConfig) -> Any:

@@ -10,9 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from saaa.errors import ArchiveError, OptionInvalid, SaaaError, SceneGraphError
-from saaa.models.captioner import Captioner, CaptionerConfig, Hypotheses, Vocabulary, collate, search
+from saaa.models.captioner import (
+    BOS,
+    EOS,
+    SPECIAL,
+    UNK,
+    Captioner,
+    CaptionerConfig,
+    Hypotheses,
+    Vocabulary,
+    collate,
+    pad_tokens,
+    search,
+)
 from saaa.models.captioner.config import MAX_WORDS_LIMIT
 from saaa.models.features import FeatureExtractor
+from saaa.models.seen import Seen
 from saaa.role_graph import RoleGraph
 from saaa.work import CaptionOptions, CaptionResult, ModelKind
 
@@ -38,42 +51,123 @@ class GuidedCaptioner(nn.Module):
         self.vocabulary = vocabulary
         self.eval()
 
-    @torch.inference_mode()
+    def see(self, pixels: Tensor, graphs: Sequence[RoleGraph]) -> Seen:
+        """The forward that everything about these images shares; without a graph for gradients.
+
+        Args:
+            pixels: uint8 (B, S, S, 3), RGB, at the features' input size.
+            graphs: one an image, boxes in pixels of the input, at most `max_nodes` nodes.
+
+        Raises:
+            OptionInvalid: pixels of another shape, or not one graph an image.
+            SceneGraphError: a graph with too many nodes or attributes.
+        """
+        self.check_graphs(graphs, images=len(pixels))
+        # Not inference mode, whatever the caller's: attribution differentiates from the maps on.
+        with torch.inference_mode(False), torch.no_grad():
+            inputs = self.features.normalise(pixels.to(self.features.mean.device))
+            return self.see_inputs(inputs, graphs)
+
+    def see_inputs(self, inputs: Tensor, graphs: Sequence[RoleGraph]) -> Seen:
+        """As `see`, from the backbone's input (B, 3, S, S); nothing is checked."""
+        boxes = [torch.tensor(graph.boxes, device=inputs.device) for graph in graphs]
+        return Seen(levels=self.features.backbone(inputs), boxes=boxes, graphs=collate(graphs).to(inputs.device))
+
+    def pool(self, seen: Seen) -> tuple[Tensor, Tensor]:
+        """The captioner's input of what was seen: regions (B, N, region_size), zero at padding, and images (B,
+        global_size); differentiable in `seen.levels`."""
+        regions, image = self.features.pool(seen.levels, seen.boxes)
+        padded = regions.new_zeros(*seen.graphs.mask.shape, regions.shape[-1])
+        padded[seen.graphs.mask] = regions
+        return padded, image
+
     def caption(
         self, pixels: Tensor, graphs: Sequence[RoleGraph], options: CaptionOptions
     ) -> list[tuple[CaptionResult, ...]]:
         """Caption each image along its graph; the same input gives the same captions.
 
         Args:
-            pixels: uint8 (B, S, S, 3), RGB, at the features' input size.
-            graphs: one an image, boxes in pixels of the input, at most `max_nodes` nodes.
+            pixels, graphs: as for `see`.
             options: how to decode.
 
         Returns:
             For each image up to `options.count` different captions, the most probable first.
 
         Raises:
-            OptionInvalid: an option outside its range, or pixels of another shape.
+            OptionInvalid: an option outside its range, pixels of another shape, or not one graph an image.
             SceneGraphError: a graph with too many nodes or attributes.
         """
         check_options(options)
-        if len(pixels) != len(graphs):
-            raise OptionInvalid(f"{len(pixels)} images came with {len(graphs)} graphs; give one each.", field="graph")
-        if not graphs:
-            return []
-        config = self.captioner.config
-        for graph in graphs:
-            _check_graph(graph, config)
-        device = self.features.region_mean.device
-        boxes = [torch.tensor(graph.boxes, device=device) for graph in graphs]
-        regions, image = self.features(pixels.to(device), boxes)
-        batch = collate(graphs).to(device)
-        padded = regions.new_zeros(*batch.mask.shape, regions.shape[-1])
-        padded[batch.mask] = regions
-        state, guide = self.captioner.begin(padded, image, batch)
-        max_words = config.max_words if options.max_words is None else options.max_words
+        return self.caption_seen(self.see(pixels, graphs), options) if graphs else []
+
+    @torch.inference_mode()
+    def caption_seen(self, seen: Seen, options: CaptionOptions) -> list[tuple[CaptionResult, ...]]:
+        """As `caption`, of what `see` gave."""
+        regions, image = self.pool(seen)
+        state, guide = self.captioner.begin(regions, image, seen.graphs)
+        max_words = self.captioner.config.max_words if options.max_words is None else options.max_words
         found = search(self.captioner.decoder, state, guide, width=options.beam_width, max_words=max_words)
-        return self._results(found, [len(graph.types) for graph in graphs], options.count)
+        return self._results(found, [len(boxes) for boxes in seen.boxes], options.count)
+
+    def score_seen(self, seen: Seen, captions: Sequence[Sequence[str]]) -> list[CaptionResult]:
+        """What the captioner thinks of given captions: each word's probability and node weights, as if it had said it.
+
+        The decoder unrolls once for all. A caption that `caption` made scores as it did there.
+
+        Args:
+            seen: as `see` gave it.
+            captions: the words of one caption an image.
+
+        Raises:
+            OptionInvalid: as `encode`, or not one caption an image.
+        """
+        if len(captions) != len(seen):
+            raise OptionInvalid(f"{len(seen)} images came with {len(captions)} captions.", field="caption.text")
+        ids = [self.encode(words) for words in captions]
+        with torch.inference_mode():
+            taught = self.captioner.teach(*self.pool(seen), seen.graphs, *pad_tokens(ids, seen.levels[0].device))
+            chances = self.captioner.decoder.log_probabilities(taught.hidden)
+            chances = chances.gather(1, taught.targets[:, None])[:, 0]
+        results = []
+        for row, words in enumerate(captions):
+            mine = taught.rows == row  # in the order of the words
+            each = chances[mine].cpu()
+            weights = taught.attention[mine, : len(seen.boxes[row])].float().cpu().numpy()
+            results.append(
+                CaptionResult(
+                    words=tuple(words),
+                    log_probabilities=each[:-1].numpy(),
+                    node_weights=weights[:-1],
+                    log_probability=float(each.sum()),
+                )
+            )
+        return results
+
+    def encode(self, words: Sequence[str]) -> tuple[int, ...]:
+        """BOS, the ids of a given caption's words, and EOS.
+
+        Raises:
+            OptionInvalid: no word or too many, or a word that this captioner does not know.
+        """
+        if not 1 <= len(words) <= MAX_WORDS_LIMIT:
+            raise OptionInvalid(
+                f"The caption has {len(words)} words; give 1 to {MAX_WORDS_LIMIT}.", field="caption.text"
+            )
+        ids = [self.vocabulary.ids.get(word, UNK) for word in words]
+        for word, index in zip(words, ids, strict=True):
+            if index < SPECIAL:
+                raise OptionInvalid(
+                    f"The captioner does not know the word {word!r}; write lower-case words of its vocabulary.",
+                    field="caption.text",
+                )
+        return (BOS, *ids, EOS)
+
+    def check_graphs(self, graphs: Sequence[RoleGraph], *, images: int) -> None:
+        """Refuse graphs that cannot guide a caption; see `see`."""
+        if images != len(graphs):
+            raise OptionInvalid(f"{images} images came with {len(graphs)} graphs; give one each.", field="graph")
+        for graph in graphs:
+            _check_graph(graph, self.captioner.config)
 
     def _results(self, found: Hypotheses, nodes: Sequence[int], count: int) -> list[tuple[CaptionResult, ...]]:
         tokens = found.tokens.tolist()
@@ -103,6 +197,7 @@ class GuidedCaptioner(nn.Module):
             card: the model card: data, digest, metrics, recipe (JSON values).
         """
         from saaa.archive import Archive
+        from saaa.attribution import caption_methods_for
 
         described = self.features.describe()
         config = self.captioner.config
@@ -116,6 +211,15 @@ class GuidedCaptioner(nn.Module):
                 "vocabulary": list(self.vocabulary.words),
                 "max_nodes": config.max_nodes,
                 "max_words": config.max_words,
+                "methods": [
+                    {
+                        "name": method.name,
+                        "cost_forwards": method.cost_forwards,
+                        "reference": method.reference,
+                        "targets": [kind.value for kind in method.targets],
+                    }
+                    for method in caption_methods_for(self)
+                ],
             },
             card=dict(card),
             tensors={key: value.detach().cpu().contiguous().numpy() for key, value in self.state_dict().items()},

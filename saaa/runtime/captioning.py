@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from saaa.archive import Archive
-from saaa.errors import SceneGraphError
+from saaa.attribution import Wanted, attribute_caption
+from saaa.attribution.captions import check_wanted, find_caption_method
+from saaa.attribution.options import check_options as check_explain_options
+from saaa.errors import OptionInvalid, SaaaError, SceneGraphError
 from saaa.models.guided import GuidedCaptioner, check_options
+from saaa.models.seen import Seen
+from saaa.runtime.executor import item_error
 from saaa.scene_graph import RoleGraph
-from saaa.work import ItemResult, Work, WorkBatch, WorkItem
+from saaa.work import CaptionResult, ItemResult, Work, WorkBatch, WorkItem
 
 _BOX_SLACK = 1e-2
 """Pixels that rounding may push a box beyond the input."""
 
 
 class CaptionerRunner:
-    """Captions."""
+    """Captions, made or given, and what explains them."""
 
     works: tuple[Work, ...] = (Work.CAPTION,)
 
@@ -24,18 +31,70 @@ class CaptionerRunner:
         self._info = archive.info()
 
     def check_options(self, batch: WorkBatch) -> None:
-        """Keep the decoding options inside their ranges."""
+        """Keep the options of decoding and of attribution inside their ranges."""
         check_options(batch.caption)
+        check_explain_options(batch.explain)
+        find_caption_method(batch.explain.method)
 
     def check_item(self, batch: WorkBatch, item: WorkItem) -> None:
-        """Have a graph that fits."""
-        self._graph(item)
+        """Have a graph that fits, known words, and targets that may exist."""
+        graph = self._graph(item)
+        if item.every_word and item.words:
+            raise OptionInvalid("Ask for every word or for some, not both.", field="attribution.words")
+        if item.text is not None:
+            self._captioner.encode(item.text)
+            check_wanted(Wanted(words=item.words), words=len(item.text), nodes=len(graph))
+        most = batch.caption.max_words or self._info.max_words
+        if item.words and not 0 <= min(item.words) <= max(item.words) < most:
+            raise OptionInvalid(
+                f"Words {min(item.words)} to {max(item.words)} are asked for, but captions have words 0 to {most - 1}.",
+                field="attribution.words",
+            )
+        check_wanted(Wanted(nodes=item.nodes), words=0, nodes=len(graph))
 
     def run(self, batch: WorkBatch) -> list[ItemResult]:
-        """Compute."""
+        """Compute; the backbone looks once at each image, whatever is asked."""
         graphs = [self._graph(item) for item in batch.items]
-        captions = self._captioner.caption(torch.tensor(batch.pixels), graphs, batch.caption)
-        return [ItemResult(captions=found) for found in captions]
+        pixels = torch.tensor(batch.pixels)
+        seen = self._captioner.see(pixels, graphs)
+        results = [ItemResult(captions=captions) for captions in self._captions(batch, seen)]
+        rows: list[int] = []
+        wanted: list[Wanted] = []
+        for row, item in enumerate(batch.items):
+            try:
+                targets = _wanted(item, results[row].captions[0])
+            except SaaaError as error:
+                results[row] = ItemResult(error=item_error(error))
+                continue
+            if targets.words or targets.nodes:
+                rows.append(row)
+                wanted.append(targets)
+        if rows:
+            made = attribute_caption(
+                self._captioner,
+                pixels[rows],
+                [graphs[row] for row in rows],
+                [results[row].captions[0].words for row in rows],
+                wanted,
+                batch.explain,
+                seen=seen.select(rows),
+            )
+            for row, maps in zip(rows, made, strict=True):
+                results[row] = dataclasses.replace(results[row], maps=maps)
+        return results
+
+    def _captions(self, batch: WorkBatch, seen: Seen) -> list[tuple[CaptionResult, ...]]:
+        """For each item the given caption with its score, or those that are made."""
+        texts = [item.text for item in batch.items]
+        given = [row for row, text in enumerate(texts) if text is not None]
+        free = [row for row, text in enumerate(texts) if text is None]
+        found: dict[int, tuple[CaptionResult, ...]] = {}
+        if given:
+            scored = self._captioner.score_seen(seen.select(given), [text for text in texts if text is not None])
+            found |= {row: (caption,) for row, caption in zip(given, scored, strict=True)}
+        if free:
+            found |= zip(free, self._captioner.caption_seen(seen.select(free), batch.caption), strict=True)
+        return [found[row] for row in range(len(texts))]
 
     def _graph(self, item: WorkItem) -> RoleGraph:
         graph, most = item.graph, self._info.max_nodes
@@ -46,3 +105,19 @@ class CaptionerRunner:
         if graph.boxes.min() < -_BOX_SLACK or graph.boxes.max() > self._info.input_size + _BOX_SLACK:
             raise SceneGraphError("A box lies outside the image.", field="graph.objects")
         return graph
+
+
+def _wanted(item: WorkItem, caption: CaptionResult) -> Wanted:
+    """What to explain of the best caption.
+
+    Raises:
+        OptionInvalid: a word past the caption that was made, or a node when the caption has no words.
+    """
+    words = tuple(range(len(caption.words))) if item.every_word else item.words
+    wanted = Wanted(words=words, nodes=item.nodes)
+    check_wanted(wanted, words=len(caption.words), nodes=caption.node_weights.shape[1])
+    if item.nodes and not caption.words:
+        raise OptionInvalid(
+            "The caption has no words, so that nothing of it can be told of a node.", field="attribution.nodes"
+        )
+    return wanted

@@ -8,12 +8,13 @@ never its names.
 from saaa.models.captioner.config import CaptionerConfig
 from saaa.models.captioner.decoding import Hypotheses, search
 from saaa.models.captioner.graphs import GraphBatch, collate
-from saaa.models.captioner.model import Captioner
-from saaa.models.captioner.vocabulary import BOS, EOS, UNK, Vocabulary
+from saaa.models.captioner.model import Captioner, pad_tokens
+from saaa.models.captioner.vocabulary import BOS, EOS, SPECIAL, UNK, Vocabulary
 
 __all__ = [
     "BOS",
     "EOS",
+    "SPECIAL",
     "UNK",
     "Captioner",
     "CaptionerConfig",
@@ -21,5 +22,6 @@ __all__ = [
     "Hypotheses",
     "Vocabulary",
     "collate",
+    "pad_tokens",
     "search",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from saaa.models.captioner.config import CaptionerConfig
 from saaa.models.captioner.decoder import Decoder, Guide, State
 from saaa.models.captioner.encoder import Encoder, GlobalEncoder
 from saaa.models.captioner.graphs import GraphBatch
+from saaa.models.captioner.vocabulary import EOS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,3 +102,11 @@ class Captioner(nn.Module):
         """
         logits = self.decoder.logits(taught.hidden)
         return nn.functional.cross_entropy(logits, taught.targets, label_smoothing=smoothing)
+
+
+def pad_tokens(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids of captions, one or more, as `Captioner.teach` takes them: (B, T) and their lengths (B,), int64."""
+    tokens = torch.full((len(ids), max(len(row) for row in ids)), EOS)
+    for row, values in enumerate(ids):
+        tokens[row, : len(values)] = torch.tensor(values)
+    return tokens.to(device), torch.tensor([len(row) for row in ids], device=device)
