@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from saaa.client import Client
-from saaa.client.convert import AnalyzeOptions
 from saaa.client.errors import RequestInvalid, RpcFailed
+from saaa.client.request import AnalyzeOptions
 from saaa.client.results import Analysis
 from saaa.errors import BackendUnavailable, OptionInvalid
 from saaa.report import ReportEntry, write_report

@@ -130,7 +130,7 @@ def analyze(
         captioner: NAME or NAME:VERSION.
         timeout: deadline for each photo in seconds.
     """
-    from saaa.client.convert import AnalyzeOptions
+    from saaa.client.request import AnalyzeOptions
     from serving.ask import run_analyze, word_places
 
     options: AnalyzeOptions = {

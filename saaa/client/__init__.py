@@ -4,8 +4,8 @@ Needs only grpc, NumPy and the generated stubs; nothing else of saaa is imported
 """
 
 from saaa.client.client import AsyncClient, Client
-from saaa.client.convert import AnalyzeOptions
 from saaa.client.errors import RequestInvalid, RpcFailed, Violation
+from saaa.client.request import AnalyzeOptions
 from saaa.client.results import (
     Analysis,
     Attribution,

@@ -12,8 +12,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from saaa.client import convert
-from saaa.client.convert import AnalyzeOptions, Image
 from saaa.client.errors import RpcFailed
+from saaa.client.request import MAX_REQUEST_BYTES, AnalyzeOptions, Image, analyze_request
 from saaa.client.results import Analysis, Model
 from saaa.v1 import analysis_pb2 as pb
 from saaa.v1.analysis_pb2_grpc import AnalysisServiceStub
@@ -22,7 +22,7 @@ SERVICE = "saaa.v1.AnalysisService"
 DEFAULT_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 _CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", convert.MAX_REQUEST_BYTES),
+    ("grpc.max_send_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_receive_message_length", convert.MAX_RESPONSE_BYTES),
 )
 _NOT_YET = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -83,7 +83,7 @@ class Client:
             OSError: the path cannot be read.
             TypeError: an unknown option.
         """
-        request = convert.analyze_request(image, graph, options)
+        request = analyze_request(image, graph, options)
         return convert.analysis(self._call(self._stub.Analyze, request, timeout))
 
     def models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
@@ -171,7 +171,7 @@ class AsyncClient:
     ) -> Analysis:
         """As `Client.analyze`."""
         # Reading the picture from disk must not hold up the loop.
-        request = await asyncio.to_thread(convert.analyze_request, image, graph, options)
+        request = await asyncio.to_thread(analyze_request, image, graph, options)
         return convert.analysis(await self._call(self._stub.Analyze, request, timeout))
 
     async def models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
