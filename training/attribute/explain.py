@@ -81,6 +81,10 @@ class Explainer:
                 f"{', '.join(methods)}.",
                 field="method",
             )
+        if config.effects and self.model.kind is ModelKind.EGA:
+            raise OptionInvalid(
+                "effects are measured of classes, not of a captioner's words; leave it out.", field="effects"
+            )
 
     def explain(self, batch: Sequence[Loaded]) -> list[Answer]:
         """Explain what could be loaded; one answer an item, in order."""

@@ -18,13 +18,14 @@ import pytest
 import torch
 
 from saaa import archive
-from saaa.attribution import attribute
+from saaa.attribution import Wanted, attribute, attribute_caption
 from saaa.concepts import concept_attribution
 from saaa.errors import ArchiveError, DataError, OptionInvalid
 from saaa.images import decode, fit
 from saaa.models.classifier import Classifier
+from saaa.models.guided import GuidedCaptioner
 from saaa.scene_graph import SceneGraph
-from saaa.work import ExplainOptions
+from saaa.work import CaptionOptions, ExplainOptions
 from tests.tiny_models import CLASSES
 from tests.training.attribute.conftest import PHOTOS, TEXT, TORN
 from training.attribute import AttributeConfig, run
@@ -127,6 +128,35 @@ def test_concepts_come_from_the_graph(world: Path, tiny_models: Path, tmp_path: 
     assert "score" in told[0]
 
 
+def test_captions_are_explained_word_by_word(world: Path, tiny_models: Path, tmp_path: Path) -> None:
+    """One region at a time, by the captioner itself, gives what the job gives."""
+    run(config(world, tmp_path, tiny_models, archive=tiny_models / "ega.mar", targets="words,nodes", gallery=2))
+    guided = GuidedCaptioner.from_archive(archive.read(tiny_models / "ega.mar"))
+    records = index(tmp_path)
+    assert len(records) == 8
+    assert any(record["caption"]["words"] for record in records)
+    for record in records:
+        assert record["region"] == "0"
+        region = json.loads((world / f"annotations/regionfiles/{Path(record['file']).stem}.json").read_text())["0"]
+        graph = SceneGraph.from_region(region)
+        pixels, geometry = fit(decode((world / record["file"]).read_bytes()), 64)
+        role = graph.role_graph()
+        role = role.with_boxes(geometry.to_input(role.boxes))
+        inputs = torch.from_numpy(pixels[None])
+        (caption,) = guided.caption(inputs, [role], CaptionOptions())[0]
+        assert record["caption"]["words"] == list(caption.words)
+        wanted = Wanted(words=tuple(range(len(caption.words))), nodes=tuple(range(len(role))))
+        (made,) = attribute_caption(guided, inputs, [role], [caption.words], [wanted])
+        names = [*caption.words, *(node.name for node in graph.nodes())]
+        assert [(entry["kind"], entry["name"]) for entry in record["maps"]] == [
+            ("word" if k < len(caption.words) else "node", name) for k, name in enumerate(names)
+        ]
+        for k, expected in enumerate(made):
+            np.testing.assert_allclose(grid(tmp_path, record, k), expected.values, rtol=1e-4, atol=1e-6)
+            weights = [concept["weight"] for concept in record["maps"][k]["concepts"]]
+            np.testing.assert_allclose(weights, expected.node_weights, rtol=1e-4, atol=1e-6)
+
+
 def start(options: AttributeConfig, **environment: str) -> subprocess.Popen[str]:
     """The real command in a process of its own."""
     shown = ("data", "out", "archive", "batch_size", "threads", "gallery", "workers")
@@ -185,6 +215,7 @@ def test_two_processes_one_killed(
         ({"effects": True}, OptionInvalid, "--effects measures the regions of a graph"),
         ({"archive": Path("none.mar")}, ArchiveError, "no such archive"),
         ({"kind": "ega"}, DataError, "A captioner is guided by graphs"),
+        ({"kind": "ega", "effects": True}, OptionInvalid, "effects are measured of classes"),
         ({"kind": "ega", "targets": "true"}, OptionInvalid, "of a captioner choose"),
         ({"inside": True}, OptionInvalid, "lies inside data"),
     ],
