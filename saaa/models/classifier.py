@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import timm
@@ -12,17 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from saaa.errors import ArchiveError, OptionInvalid
+from saaa.models.preprocessing import Preprocessing, check_pixels, described
 from saaa.work import ModelKind
 
 if TYPE_CHECKING:
     from saaa.archive import Archive
 
-RESIZE_MODES = ("squash", "crop")
-MIN_INPUT_SIZE, MAX_INPUT_SIZE = 16, 1024
+OptionValue = int | float | str | bool
+TAKEN = frozenset(
+    # Arguments of timm.create_model that have a field of their own, fetch or read files, or change what the network is.
+    "model_name num_classes in_chans img_size drop_path_rate features_only out_indices pretrained pretrained_cfg "
+    "pretrained_cfg_overlay pretrained_strict checkpoint_path cache_dir scriptable exportable no_jit".split()
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierConfig:
+class ClassifierConfig(Preprocessing):
     """Everything that defines a classifier but its weights.
 
     Raises:
@@ -33,38 +39,24 @@ class ClassifierConfig:
     """Name of a timm model, such as "tf_efficientnet_lite0" or "vit_tiny_patch16_224"."""
     classes: tuple[str, ...]
     """Class names in the order of the network's outputs; at least 2, all different."""
-    input_size: int
-    """Width and height of the input in pixels, 16 to 1024."""
-    resize: str = "squash"
-    """How an image becomes the input: a mode of `saaa.images.fit`."""
-    crop_fraction: float = 1.0
-    """For "crop": input_size / length of the shorter side after resizing, in (0, 1]."""
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Subtracted from each channel of an image in [0, 1]; also what a "neutral" pixel is for attribution."""
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Each channel is divided by this; positive."""
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+    """Arguments of the timm model beside its name, such as global_pool="avg", class_token=False, patch_size=8."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_architecture(self.architecture)
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise OptionInvalid(
                 f"A classifier needs at least 2 classes with different names, not {list(self.classes)}.",
                 field="classes",
             )
-        if not MIN_INPUT_SIZE <= self.input_size <= MAX_INPUT_SIZE:
-            raise OptionInvalid(
-                f"input_size is {self.input_size}; choose {MIN_INPUT_SIZE} to {MAX_INPUT_SIZE} pixels.",
-                field="input_size",
-            )
-        if self.resize not in RESIZE_MODES:
-            raise OptionInvalid(f"resize is {self.resize!r}; choose one of {RESIZE_MODES}.", field="resize")
-        if not 0 < self.crop_fraction <= 1:
-            raise OptionInvalid(
-                f"crop_fraction is {self.crop_fraction}; choose a number above 0 and at most 1.",
-                field="crop_fraction",
-            )
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise OptionInvalid("mean and std need 3 numbers each, and those of std must be positive.", field="std")
+        for name, value in self.options.items():
+            if name in TAKEN:
+                raise OptionInvalid(f"{name} cannot be set as an option of the model.", field=f"options.{name}")
+            if not isinstance(value, OptionValue):
+                raise OptionInvalid(
+                    f"{name} is {value!r}; an option is a number, a word, true or false.", field=f"options.{name}"
+                )
 
 
 def check_architecture(name: str) -> None:
@@ -88,7 +80,7 @@ class Classifier(nn.Module):
         drop_path: rate of stochastic depth while training, in [0, 1).
 
     Raises:
-        OptionInvalid: the network cannot be built at this input size or drop-path rate.
+        OptionInvalid: the network does not know an option, or cannot be built with these or at this input size.
     """
 
     mean: Tensor
@@ -113,13 +105,7 @@ class Classifier(nn.Module):
         Raises:
             OptionInvalid: another shape or type.
         """
-        size = self.config.input_size
-        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or tuple(pixels.shape[1:]) != (size, size, 3):
-            raise OptionInvalid(
-                f"The model takes uint8 pixels of shape (images, {size}, {size}, 3), "
-                f"not {pixels.dtype} of shape {tuple(pixels.shape)}.",
-                field="pixels",
-            )
+        check_pixels(pixels, self.config.input_size)
         return self.normalise(pixels.permute(0, 3, 1, 2))
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -146,17 +132,16 @@ class Classifier(nn.Module):
             name=name,
             version=version,
             config={
-                "architecture": {"model": config.architecture},
-                "preprocessing": {
-                    "input_size": config.input_size,
-                    "resize": config.resize,
-                    "crop_fraction": config.crop_fraction,
-                    "mean": list(config.mean),
-                    "std": list(config.std),
-                },
+                "architecture": {"model": config.architecture, "options": dict(config.options)},
+                "preprocessing": config.describe(),
                 "classes": list(config.classes),
                 "methods": [
-                    {"name": m.name, "cost_forwards": m.cost_forwards, "reference": m.reference}
+                    {
+                        "name": m.name,
+                        "cost_forwards": m.cost_forwards,
+                        "reference": m.reference,
+                        "targets": [kind.value for kind in m.targets],
+                    }
                     for m in methods_for(self)
                 ],
             },
@@ -174,44 +159,48 @@ class Classifier(nn.Module):
         if archive.kind is not ModelKind.EGDD:
             raise ArchiveError(f"Archive {archive.name!r} holds a model of kind {archive.kind.value}, not egdd.")
         try:
-            before = archive.config["preprocessing"]
+            architecture = archive.config["architecture"]
             config = ClassifierConfig(
-                architecture=archive.config["architecture"]["model"],
+                architecture=architecture["model"],
                 classes=tuple(archive.config["classes"]),
-                input_size=before["input_size"],
-                resize=before["resize"],
-                crop_fraction=before["crop_fraction"],
-                mean=tuple(before["mean"]),
-                std=tuple(before["std"]),
+                options=dict(architecture.get("options", {})),  # older archives have none
+                **described(archive.config["preprocessing"]),
             )
             classifier = cls(config)
             # A copy: arrays read from a file may not be writable.
             state = {key: torch.from_numpy(value.copy()) for key, value in archive.tensors.items()}
             classifier.net.load_state_dict(state)
-        except (KeyError, TypeError, RuntimeError, OptionInvalid) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, OptionInvalid) as error:
             raise ArchiveError(f"Archive {archive.name!r} does not describe a usable classifier: {error}") from error
         return classifier.eval().requires_grad_(False)
 
 
 def _build(config: ClassifierConfig, drop_path: float) -> nn.Module:
     """Make the timm network; transformers are told the input size, convolutional networks take any."""
-    options: dict[str, Any] = {"num_classes": len(config.classes), "drop_path_rate": drop_path}
-    # Which of the two optional arguments a network takes is known only to its constructor.
-    attempts = [
-        {**options, "img_size": config.input_size},
-        options,
-        {"num_classes": options["num_classes"]},
-    ]
-    failure: Exception | None = None
-    for arguments in attempts:
+    # Which of the first two a network takes is known only to its constructor.
+    arguments: dict[str, Any] = {"img_size": config.input_size, "drop_path_rate": drop_path, **config.options}
+    while True:
         try:
-            return timm.create_model(config.architecture, pretrained=False, **arguments)
+            return timm.create_model(
+                config.architecture, pretrained=False, num_classes=len(config.classes), **arguments
+            )
         except TypeError as error:
-            failure = error
-        except (AssertionError, ValueError, RuntimeError) as error:
-            failure = error
-            break
-    raise OptionInvalid(
-        f"{config.architecture} cannot be built for an input of {config.input_size} pixels: {failure}",
-        field="input_size",
-    ) from failure
+            refused = re.search(r"argument '(\w+)'", str(error))
+            name = refused[1] if refused else ""
+            if name not in arguments:
+                raise _unbuildable(config, error) from error
+            if name in config.options:
+                raise OptionInvalid(
+                    f"{config.architecture} has no option {name!r}; leave it out.", field=f"options.{name}"
+                ) from error
+            del arguments[name]
+        except (AssertionError, ValueError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
+            raise _unbuildable(config, error) from error
+
+
+def _unbuildable(config: ClassifierConfig, error: Exception) -> OptionInvalid:
+    with_options = f" with {dict(config.options)}" if config.options else ""
+    return OptionInvalid(
+        f"{config.architecture} cannot be built for an input of {config.input_size} pixels{with_options}: {error}",
+        field="options" if config.options else "input_size",
+    )

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align  # type: ignore[import-untyped]
 
 from saaa.errors import ArchiveError, OptionInvalid
-from saaa.models.classifier import MAX_INPUT_SIZE, MIN_INPUT_SIZE, RESIZE_MODES, check_architecture
+from saaa.models.classifier import check_architecture
+from saaa.models.preprocessing import Preprocessing, check_pixels, described
 
 FREQUENCIES = 4
 """Sine and cosine pairs for each side of a box."""
@@ -28,7 +29,7 @@ SAMPLES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureConfig:
+class FeatureConfig(Preprocessing):
     """What makes the features.
 
     Raises:
@@ -43,16 +44,9 @@ class FeatureConfig:
     """Cells a side into which a box is pooled; more than 1 keeps where in the box something is."""
     input_size: int = 160
     """Width and height of the input in pixels, 16 to 1024."""
-    resize: str = "squash"
-    """How an image becomes the input: a mode of `saaa.images.fit`."""
-    crop_fraction: float = 1.0
-    """For "crop": input_size / length of the shorter side after resizing, in (0, 1]."""
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Subtracted from each channel of an image in [0, 1]."""
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Each channel is divided by this; positive."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_architecture(self.architecture)
         if not self.levels or min(self.levels) < 0 or list(self.levels) != sorted(set(self.levels)):
             raise OptionInvalid(
@@ -61,20 +55,6 @@ class FeatureConfig:
             )
         if not 1 <= self.grid <= 7:
             raise OptionInvalid(f"grid is {self.grid}; choose 1 to 7 cells a side.", field="grid")
-        if not MIN_INPUT_SIZE <= self.input_size <= MAX_INPUT_SIZE:
-            raise OptionInvalid(
-                f"input_size is {self.input_size}; choose {MIN_INPUT_SIZE} to {MAX_INPUT_SIZE} pixels.",
-                field="input_size",
-            )
-        if self.resize not in RESIZE_MODES:
-            raise OptionInvalid(f"resize is {self.resize!r}; choose one of {RESIZE_MODES}.", field="resize")
-        if not 0 < self.crop_fraction <= 1:
-            raise OptionInvalid(
-                f"crop_fraction is {self.crop_fraction}; choose a number above 0 and at most 1.",
-                field="crop_fraction",
-            )
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise OptionInvalid("mean and std need 3 numbers each, and those of std must be positive.", field="std")
 
 
 def box_geometry(boxes: Tensor, size: int) -> Tensor:
@@ -157,13 +137,7 @@ class FeatureExtractor(nn.Module):
         Raises:
             OptionInvalid: pixels of another shape or type.
         """
-        size = self.config.input_size
-        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or tuple(pixels.shape[1:]) != (size, size, 3):
-            raise OptionInvalid(
-                f"The model takes uint8 pixels of shape (images, {size}, {size}, 3), "
-                f"not {pixels.dtype} of shape {tuple(pixels.shape)}.",
-                field="pixels",
-            )
+        check_pixels(pixels, self.config.input_size)
         return (pixels.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
 
     def pool(self, levels: Sequence[Tensor], boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -239,30 +213,20 @@ class FeatureExtractor(nn.Module):
         c = self.config
         return {
             "architecture": {"model": c.architecture, "levels": list(c.levels), "grid": c.grid},
-            "preprocessing": {
-                "input_size": c.input_size,
-                "resize": c.resize,
-                "crop_fraction": c.crop_fraction,
-                "mean": list(c.mean),
-                "std": list(c.std),
-            },
+            "preprocessing": c.describe(),
         }
 
     @classmethod
     def described(cls, config: Mapping[str, Any]) -> FeatureExtractor:
         """Build from what `describe` gave; raises KeyError, TypeError or OptionInvalid where that is
         wrong."""
-        backbone, before = config["architecture"], config["preprocessing"]
+        backbone = config["architecture"]
         return cls(
             FeatureConfig(
                 architecture=backbone["model"],
                 levels=tuple(backbone["levels"]),
                 grid=backbone["grid"],
-                input_size=before["input_size"],
-                resize=before["resize"],
-                crop_fraction=before["crop_fraction"],
-                mean=tuple(before["mean"]),
-                std=tuple(before["std"]),
+                **described(config["preprocessing"]),
             )
         )
 

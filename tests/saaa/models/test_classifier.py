@@ -11,7 +11,7 @@ import torch
 
 from saaa.errors import ArchiveError, OptionInvalid
 from saaa.models.classifier import Classifier, ClassifierConfig
-from saaa.work import ModelKind
+from saaa.work import ModelKind, TargetKind
 
 CLASSES = ("bath", "den", "hall")
 
@@ -39,6 +39,9 @@ def pixels(count: int, size: int = 32) -> torch.Tensor:
         ({"crop_fraction": 0.0}, "crop_fraction"),
         ({"crop_fraction": 1.5}, "crop_fraction"),
         ({"std": (0.5, 0.0, 0.5)}, "std"),
+        ({"options": {"checkpoint_path": "weights.pth"}}, "options.checkpoint_path"),
+        ({"options": {"num_classes": 5}}, "options.num_classes"),
+        ({"options": {"patch_size": (8, 8)}}, "options.patch_size"),
     ],
 )
 def test_config_refuses(wrong: dict[str, Any], field: str) -> None:
@@ -57,6 +60,29 @@ def test_unknown_model_names_the_nearest() -> None:
 def test_size_that_the_network_cannot_take() -> None:
     with pytest.raises(OptionInvalid, match="40 pixels"):
         make("nest_tiny", size=40)
+
+
+def test_options_reach_the_network() -> None:
+    options = {"global_pool": "avg", "class_token": False, "patch_size": 8, "embed_dim": 96, "num_heads": 3}
+    net: Any = make("test_vit", size=48, options=options).net
+    assert (net.global_pool, net.num_prefix_tokens, net.embed_dim) == ("avg", 0, 96)
+    assert net.patch_embed.grid_size == (6, 6)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options", "field", "message"),
+    [
+        ("test_vit", {"pool": "avg"}, "options.pool", "test_vit has no option 'pool'"),
+        ("resnet10t", {"patch_size": 8}, "options.patch_size", "resnet10t has no option 'patch_size'"),
+        ("test_vit", {"global_pool": "best"}, "options", "best"),
+        ("test_vit", {"embed_dim": 65}, "options", "65.*divisible"),
+        ("test_vit", {"patch_size": 0}, "options", "zero"),
+    ],
+)
+def test_options_that_the_network_refuses(architecture: str, options: dict[str, Any], field: str, message: str) -> None:
+    with pytest.raises(OptionInvalid, match=message) as caught:
+        make(architecture, options=options)
+    assert caught.value.field == field
 
 
 def test_preprocess_by_hand() -> None:
@@ -99,6 +125,29 @@ def test_archive_round_trip(architecture: str, size: int) -> None:
     assert info.classes == CLASSES
     assert info.input_size == size
     assert "grad_cam" in {method.name for method in info.methods}
+
+
+def test_archive_keeps_options() -> None:
+    before = make("test_vit", options={"global_pool": "avg", "class_token": False, "depth": 2})
+    archive = before.to_archive("rooms", "1.0", {})
+    assert archive.config["architecture"]["options"] == {"global_pool": "avg", "class_token": False, "depth": 2}
+    assert Classifier.from_archive(archive).config == before.config
+    first = archive.info().methods[0]
+    assert (first.name, first.targets) == ("cp_lrp", (TargetKind.CLASS,))
+
+
+def test_older_archive_without_options() -> None:
+    archive = make().to_archive("rooms", "1.0", {})
+    config = {**archive.config, "architecture": {"model": "test_efficientnet"}}
+    assert Classifier.from_archive(replace(archive, config=config)).config.options == {}
+
+
+@pytest.mark.parametrize("options", [{"pool": 3}, {"cache_dir": "x"}, ["depth"], 7])
+def test_archive_with_unusable_options(options: Any) -> None:
+    archive = make().to_archive("rooms", "1.0", {})
+    config = {**archive.config, "architecture": {"model": "test_efficientnet", "options": options}}
+    with pytest.raises(ArchiveError):
+        Classifier.from_archive(replace(archive, config=config))
 
 
 def test_archive_of_another_kind() -> None:
