@@ -93,6 +93,17 @@ QUESTIONS: list[dict[str, Any]] = [
         "graph": GRAPH,
         "attribution": pb.AttributionOptions(classes=["0", "3"], effects=True, deletion=True),
     },
+    {
+        "graph": GRAPH,
+        "caption": pb.CaptionOptions(text="a red chair"),
+        "attribution": pb.AttributionOptions(
+            every_word=True, nodes=[pb.GraphNode(kind=pb.NODE_KIND_OBJECT, id=2)], deletion=True
+        ),
+    },
+    {
+        "graph": GRAPH,
+        "attribution": pb.AttributionOptions(every_word=True, word_method="gradient_x_input"),
+    },
 ]
 
 
@@ -158,6 +169,8 @@ async def test_torchserve_and_local_agree(torchserve: TorchServeProcess, tiny_mo
         assert ours.attributions
         assert ours.captions
         assert_close(ours, theirs, absolute=1e-4, relative=0)
+        targets = [entry.target.WhichOneof("target") for entry in ours.attributions]
+        assert targets == [entry.target.WhichOneof("target") for entry in theirs.attributions]
         assert (ours.provenance.backend, theirs.provenance.backend) == ("torchserve", "local")
         assert ours.provenance.classifier == theirs.provenance.classifier
         assert ours.provenance.captioner == theirs.provenance.captioner
