@@ -136,18 +136,27 @@ def find_caption_method(name: str) -> CaptionMethod:
     )
 
 
-def check_wanted(wanted: Wanted, *, words: int, nodes: int) -> None:
+def check_wanted(wanted: Wanted, *, words: int, nodes: int, made: bool = True) -> None:
     """Refuse words past the caption and nodes past the graph.
+
+    Args:
+        wanted: what is asked for.
+        words: how many the caption has.
+        nodes: how many the graph has.
+        made: whether there is a caption yet; if not, `words` is the most that it may have.
 
     Raises:
         OptionInvalid: naming the first, and how many there are.
     """
-    for field, places, count in (("words", wanted.words, words), ("nodes", wanted.nodes, nodes)):
-        what = "caption" if field == "words" else "graph"
+    have = "has" if made else "may have up to"
+    for field, places, count, whole in (
+        ("words", wanted.words, words, f"the caption {have}"),
+        ("nodes", wanted.nodes, nodes, "the graph has"),
+    ):
         for place in places:
             if not 0 <= place < count:
                 raise OptionInvalid(
-                    f"There is no {field[:-1]} {place}: the {what} has {count} {field}, counted from 0.",
+                    f"There is no {field[:-1]} {place}: {whole} {count} {field}, counted from 0.",
                     field=f"attribution.{field}",
                 )
 

@@ -71,7 +71,9 @@ class GuidedCaptioner(nn.Module):
     def see_inputs(self, inputs: Tensor, graphs: Sequence[RoleGraph]) -> Seen:
         """As `see`, from the backbone's input (B, 3, S, S); nothing is checked."""
         boxes = [torch.tensor(graph.boxes, device=inputs.device) for graph in graphs]
-        return Seen(levels=self.features.backbone(inputs), boxes=boxes, graphs=collate(graphs).to(inputs.device))
+        return Seen(
+            levels=self.features.backbone(inputs), boxes=boxes, graphs=collate(graphs).to(inputs.device, inputs.dtype)
+        )
 
     def pool(self, seen: Seen) -> tuple[Tensor, Tensor]:
         """The captioner's input of what was seen: regions (B, N, region_size), zero at padding, and images (B,

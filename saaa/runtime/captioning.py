@@ -43,14 +43,12 @@ class CaptionerRunner:
             raise OptionInvalid("Ask for every word or for some, not both.", field="attribution.words")
         if item.text is not None:
             self._captioner.encode(item.text)
-            check_wanted(Wanted(words=item.words), words=len(item.text), nodes=len(graph))
-        most = batch.caption.max_words or self._info.max_words
-        if item.words and not 0 <= min(item.words) <= max(item.words) < most:
-            raise OptionInvalid(
-                f"Words {min(item.words)} to {max(item.words)} are asked for, but captions have words 0 to {most - 1}.",
-                field="attribution.words",
-            )
-        check_wanted(Wanted(nodes=item.nodes), words=0, nodes=len(graph))
+            most = len(item.text)
+        else:
+            most = batch.caption.max_words or self._info.max_words
+        check_wanted(
+            Wanted(words=item.words, nodes=item.nodes), words=most, nodes=len(graph), made=item.text is not None
+        )
 
     def run(self, batch: WorkBatch) -> list[ItemResult]:
         """Compute; the backbone looks once at each image, whatever is asked."""

@@ -142,3 +142,29 @@ def test_levels_that_a_backbone_does_not_have_are_refused():
 def test_pixels_of_another_shape_are_refused():
     with pytest.raises(OptionInvalid, match="uint8 pixels"):
         make()(pixels(1)[:, :32], BOXES[:1])
+
+
+@pytest.mark.parametrize("options", [{}, {"grid": 3, "levels": (0, 2)}])
+def test_shares_are_what_the_gradient_of_pooling_says(options):
+    """Against RoIAlign's own gradient: cells of the maps times what they do to the features, less the mean's part."""
+    extractor = make(**options).double()
+    torch.manual_seed(2)
+    for name in ("region", "image"):
+        getattr(extractor, f"{name}_mean").normal_()
+        getattr(extractor, f"{name}_scale").uniform_(0.5, 2)
+    levels = [torch.randn_like(level).requires_grad_() for level in extractor.backbone(extractor.normalise(pixels(1)))]
+    boxes = [torch.cat([BOXES[0], torch.tensor([[60.5, 0.0, 64.0, 3.0], [7.0, 7.0, 7.0, 7.0]])])]
+    regions, image = extractor.pool(levels, boxes)
+    slopes = [
+        torch.randn(3, *regions.shape, dtype=torch.float64),
+        torch.randn(3, *image.shape[1:], dtype=torch.float64),
+    ]
+    found = extractor.shares([level[0].detach() for level in levels], boxes[0], *slopes)
+    for target in range(3):
+        mine = [slopes[0][target], slopes[1][target][None]]
+        raw = torch.autograd.grad([regions, image], levels, mine, retain_graph=True)
+        means = [mine[0] * extractor.region_mean, mine[1] * extractor.image_mean]
+        away = torch.autograd.grad([regions, image], levels, means, retain_graph=True)
+        for made, level, up, down in zip(found, levels, raw, away, strict=True):
+            wanted = (up * level - down).sum(1)[0].detach()
+            torch.testing.assert_close(made[target], wanted, rtol=1e-9, atol=1e-9)

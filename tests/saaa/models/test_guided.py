@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from saaa import archive
+from saaa.attribution import caption_methods_for
 from saaa.errors import ArchiveError, OptionInvalid, SceneGraphError
 from saaa.models.captioner import Captioner, CaptionerConfig, Vocabulary
 from saaa.models.features import FeatureConfig, FeatureExtractor
 from saaa.models.guided import GuidedCaptioner
 from saaa.scene_graph import Box, Relationship, SceneGraph, SceneObject
-from saaa.work import CaptionOptions
+from saaa.work import CaptionOptions, TargetKind
 
 SIZE = 64
 WORDS = ("BOS", "EOS", "UNK", *(f"word{k}" for k in range(20)))
@@ -127,6 +128,47 @@ def test_an_archive_gives_the_same_captions(guided, pixels, tmp_path):
         assert [c.words for c in one] == [c.words for c in two]
         assert all(np.array_equal(a.node_weights, b.node_weights) for a, b in zip(one, two, strict=True))
     assert not any(p.requires_grad for p in again.parameters())
+    assert info.methods == caption_methods_for(guided)
+    assert info.methods[0].targets == (TargetKind.WORD, TargetKind.NODE)
+
+
+def test_a_caption_scores_as_it_did_when_it_was_made(guided, pixels):
+    """Captions of 1 to 7 words along graphs of different sizes, the first of the beam and the last, together."""
+    seen = guided.see(pixels, GRAPHS)
+    for place in (0, -1):
+        spoken, wanted = [], []
+        for row in range(len(GRAPHS)):
+            options = CaptionOptions(count=3, max_words=row % 7 + 1)
+            (captions,) = guided.caption_seen(seen.select([row]), options)
+            if captions[place].words:
+                spoken.append(row)
+                wanted.append(captions[place])
+        assert len({len(caption.words) for caption in wanted}) > 3
+        found = guided.score_seen(seen.select(spoken), [caption.words for caption in wanted])
+        for one, two in zip(found, wanted, strict=True):
+            assert one.words == two.words
+            assert one.log_probability == pytest.approx(two.log_probability, abs=1e-5)
+            np.testing.assert_allclose(one.log_probabilities, two.log_probabilities, atol=1e-5)
+            np.testing.assert_allclose(one.node_weights, two.node_weights, atol=1e-5)
+
+
+def test_a_longer_caption_than_the_captioner_makes_can_be_scored(guided, pixels):
+    (found,) = guided.score_seen(guided.see(pixels[:1], GRAPHS[:1]), [("word3",) * 50])
+    assert found.log_probabilities.shape == (50,)
+    assert found.log_probability < found.log_probabilities.sum()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [((), "has 0 words"), (("word1",) * 51, "has 51 words"), (("word1", "Word2"), "'Word2'"), (("BOS",), "'BOS'")],
+)
+def test_a_caption_that_cannot_be_scored_is_refused(guided, pixels, words, says):
+    seen = guided.see(pixels[:2], GRAPHS[:2])
+    with pytest.raises(OptionInvalid, match=says) as caught:
+        guided.score_seen(seen, [("word1",), words])
+    assert caught.value.field == "caption.text"
+    with pytest.raises(OptionInvalid, match="2 images came with 1 captions"):
+        guided.score_seen(seen, [("word1",)])
 
 
 def damaged(whole, **changes):
