@@ -28,7 +28,10 @@ from training.attribute.table import top_concepts
 
 SIDE = 256
 """Longer side of a picture, pixels."""
-MAPS_SHOWN, CONCEPTS_SHOWN, FAILURES_SHOWN = 12, 3, 100
+MAPS_SHOWN, CONCEPTS_SHOWN, FAILURES_SHOWN = 15, 3, 100
+LEAST_WEIGHT = 0.005
+"""Of a node that is named for a word: smaller ones round to nothing."""
+MOST_COLUMNS = 4
 JPEG_QUALITY = 90
 
 _STYLE = """
@@ -37,8 +40,10 @@ main, header.top { max-width: 1400px; }
   gap: 16px; margin: 24px 0; }
 .gallery .card { margin: 0; padding: 16px; min-width: 0; }
 .gallery h2 { font-size: 16px; }
-.pictures { display: grid; grid-template-columns: repeat(2, 1fr); gap: 10px; margin: 12px 0; align-items: start; }
-.pictures.many { grid-template-columns: repeat(4, 1fr); }
+.gallery table { font-size: 14px; }
+.gallery th { width: 22%; vertical-align: top; }
+.pictures { display: grid; grid-template-columns: repeat(var(--columns), 1fr); gap: 10px;
+  margin: 12px 0; align-items: start; }
 .pictures figcaption { padding: 4px 8px; font-size: 13px; color: #606874; overflow-wrap: anywhere; }
 .wrong { color: var(--bad); font-weight: 600; }
 """
@@ -142,7 +147,7 @@ def _target(made: dict[str, Any]) -> str:
 
 def _card(record: dict[str, Any], pictures: list[tuple[str, str]]) -> str:
     title = record["file"] if record["region"] is None else f"{record['file']}, region {record['region']}"
-    many = " many" if len(pictures) > 4 else ""
+    columns = max(2, min(len(pictures), MOST_COLUMNS))
     figures = "".join(
         f'<figure><img loading="lazy" alt="{escape(what)}" src="{escape(file)}">'
         f"<figcaption>{escape(what)}</figcaption></figure>"
@@ -150,7 +155,7 @@ def _card(record: dict[str, Any], pictures: list[tuple[str, str]]) -> str:
     )
     shown = figures or '<p class="refused">The image is gone or cannot be read any more.</p>'
     return (
-        f'<section class="card"><h2>{escape(title)}</h2><div class="pictures{many}">{shown}</div>'
+        f'<section class="card"><h2>{escape(title)}</h2><div class="pictures" style="--columns:{columns}">{shown}</div>'
         f"{_answer(record)}{_facts(record)}</section>"
     )
 
@@ -168,21 +173,29 @@ def _answer(record: dict[str, Any]) -> str:
 
 
 def _facts(record: dict[str, Any]) -> str:
-    lines = []
-    for made in record["maps"][:MAPS_SHOWN]:
-        facts = [f"{made['name']}: {made['method']}, {made['columns']} x {made['rows']}"]
-        for name in ("completeness_gap", "deletion_drop"):
-            if made[name] is not None:
-                facts.append(f"{name.replace('_', ' ')} {made[name]:.3f}")
-        if best := top_concepts(made, CONCEPTS_SHOWN):
-            facts.append("most on " + ", ".join(_concept(concept) for concept in best))
-        lines.append(f'<p class="muted">{escape(" · ".join(facts))}</p>')
-    return "".join(lines)
+    shown = record["maps"][:MAPS_SHOWN]
+    if not shown:
+        return ""
+    rows = []
+    for made in shown:
+        facts = [
+            f"{n.replace('_', ' ')} {made[n]:.3f}" for n in ("completeness_gap", "deletion_drop") if made[n] is not None
+        ]
+        if best := [_concept(concept) for concept in top_concepts(made, CONCEPTS_SHOWN)]:
+            facts.append(", ".join(filter(None, best)) or "no node of the graph")
+        if facts:
+            rows.append(f"<tr><th>{escape(made['name'])}</th><td>{escape(' · '.join(facts))}</td></tr>")
+    first = shown[0]
+    how = f"{first['method']}, {first['columns']} x {first['rows']} cells"
+    if (rest := len(record["maps"]) - len(shown)) > 0:
+        how += f"; {rest} more maps are in the index"
+    return f'<p class="muted">{escape(how)}</p><table>{"".join(rows)}</table>'
 
 
 def _concept(concept: dict[str, Any]) -> str:
     if "weight" in concept:
-        return f"{concept['name']} (weight {concept['weight']:.2f})"
+        # Negligible and negative weights are not what a word is about.
+        return f"{concept['name']} ({concept['weight']:.2f})" if concept["weight"] >= LEAST_WEIGHT else ""
     if "effect" in concept:
         return f"{concept['name']} (effect {concept['effect']:+.2f}, density {concept['density']:.1f})"
     return f"{concept['name']} (density {concept['density']:.1f}, mass {concept['mass']:.0%})"
