@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 import torch
@@ -135,12 +136,11 @@ class CaptionGradientXInput:
             if self.by_attention:
                 by_region = by_region * attention[..., None]
             weights = (by_region * leaves[0].detach()).sum(2)
-            for k, target in enumerate(targets[piece]):
-                boxes = seen.boxes[target.image]
-                levels = [level[target.image] for level in seen.levels]
-                slopes = by_region[k : k + 1, : len(boxes)], by_image[k : k + 1]
-                values = add_levels(captioner.features.shares(levels, boxes, *slopes))[0]
-                made.append(WordMap(values, weights[k, : len(boxes)]))
+            for one, group in groupby(range(len(rows)), rows.__getitem__):  # what an image's targets share is done once
+                mine, boxes = list(group), seen.boxes[one]
+                levels = [level[one] for level in seen.levels]
+                parts = captioner.features.shares(levels, boxes, by_region[mine, : len(boxes)], by_image[mine])
+                made += [WordMap(*pair) for pair in zip(add_levels(parts), weights[mine, : len(boxes)], strict=True)]
         return made
 
 
