@@ -90,8 +90,9 @@ def _explain(explainer: Explainer, store: Store, items: Items, config: Attribute
         started = perf_counter()
         for batch, loaded in zip(progress(numbers, "attribute"), loading, strict=True):
             answers = explainer.explain(loaded)
-            store.add(batch, batch * size, answers, perf_counter() - started)
-            started = perf_counter()
+            now = perf_counter()
+            store.add(batch, batch * size, answers, now - started)
+            started = now
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; the same command goes on from here") from None
 
@@ -101,8 +102,8 @@ def _summary(store: Store, config: AttributeConfig) -> dict[str, Any]:
     run = store.run()
     counts, seconds = run["counts"], run["seconds"]
     explained = counts["items"] - counts["failed"]
-    rate = f", {explained / seconds:.1f} a second" if seconds > 0 else ""
-    print(f"{explained} of {counts['items']} explained, {counts['maps']} maps, {seconds:.1f} s{rate}")
+    shared = f" in {run['processes']} processes together" if run["processes"] > 1 else ""
+    print(f"{explained} of {counts['items']} explained, {counts['maps']} maps, {seconds:.1f} s of work{shared}")
     reasons = (f"{r['file']} ({r['error']['message']})" for r in store.records() if r["error"] is not None)
     first = [reason for reason, _ in zip(reasons, range(FAILURES_NAMED), strict=False)]
     if counts["failed"]:

@@ -8,6 +8,7 @@ all parts there puts them together under a lock:
     maps-00000-of-00002.h5   one a process: <number of the item>/<number of the map>, float32 (rows, columns)
     index.jsonl, index.csv   one line an item, one line a map or an item's error
     run.json                 what was asked for, of which model and data; "complete" once everything is there
+    .lock, .working-<rank>   locks of running processes; as files they mean nothing
 """
 
 from __future__ import annotations
