@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,8 @@ class LocalRules(TorchFunctionMode):
     It works on functions, not on modules: the network has no hook, flag or state to put back.
 
     Args:
-        embedding: the patch embedding's convolution. The graph begins at its output, kept as `tokens`.
+        embedding: the patch embedding's convolution. The graph begins at its output, kept as `tokens`. With None the
+            caller sees to where the graph begins.
         detach_attention: CP-LRP: attention weights are constants. Else AttnLRP: gradient through the softmax, and the
             uniform rule on both matrix products.
         gamma: of the gamma rule in linear layers, at least 0; 0 is the epsilon rule.
@@ -40,7 +41,7 @@ class LocalRules(TorchFunctionMode):
     """
 
     def __init__(
-        self, embedding: nn.Conv2d, *, detach_attention: bool, gamma: float = 0.0, joint: Iterable[Tensor] = ()
+        self, embedding: nn.Conv2d | None, *, detach_attention: bool, gamma: float = 0.0, joint: Iterable[Tensor] = ()
     ) -> None:
         super().__init__()
         self.embedding = embedding
@@ -59,7 +60,7 @@ class LocalRules(TorchFunctionMode):
 
 def _convolution(mode: LocalRules, func: Any, input: Tensor, weight: Tensor, *rest: Any, **options: Any) -> Tensor:
     made: Tensor = func(input, weight, *rest, **options)
-    if weight is not mode.embedding.weight:
+    if mode.embedding is None or weight is not mode.embedding.weight:
         return made
     mode.tokens = made.detach().requires_grad_(True)
     return mode.tokens
@@ -138,6 +139,8 @@ def _activation(gate: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The secant rule for act(x) = x * gate(x): the gate is a constant, and nothing is divided by x."""
 
     def rule(mode: LocalRules, func: Any, input: Tensor, inplace: bool = False, **options: Any) -> Tensor:
+        if not input.requires_grad:
+            return cast(Tensor, func(input, **options))
         with torch.no_grad():
             constant = gate(input, **options)
         return input * constant
@@ -187,13 +190,18 @@ def _attention(
 ) -> Tensor:
     if mode.detach_attention:
         with torch.no_grad():
+            if not value.requires_grad:  # the graph begins further up
+                return cast(Tensor, func(query, key, value, attn_mask=attn_mask, is_causal=is_causal, scale=scale))
             weights = attention_weights(query, key, attn_mask, is_causal, scale)
         return weights @ value
-    # Half of the relevance goes to the value; of the other half, that of the weights, half each to query and key.
+    # Half of the relevance goes to the value; the other half, that of the weights, evenly to query and key. A factor
+    # that carries none, such as the learned query of attention pooling, leaves its half to the other.
+    pair = 0.5 if query.requires_grad and key.requires_grad else 1.0
+    sides = 0.5 if value.requires_grad and (query.requires_grad or key.requires_grad) else 1.0
     made: Tensor = func(
-        _fade(query, 0.25),
-        _fade(key, 0.25),
-        _fade(value, 0.5),
+        _fade(query, pair * sides),
+        _fade(key, pair * sides),
+        _fade(value, sides),
         attn_mask=attn_mask,
         is_causal=is_causal,
         scale=scale,
