@@ -35,11 +35,34 @@ SPREAD = 64 / 255
 """Standard deviation by which pixels are divided, of values in [0, 1]."""
 SHIFT = 8
 """Pixels that a picture is moved by, at most, in training."""
+WARM_UP = 200
+"""Steps until the learning rate is at its peak."""
+PHASE_SEED = 1000
+"""Between the seeds of two phases."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One training, from the averaged weights of the one before."""
+
+    epochs: int
+    rate: float
+    """Peak learning rate of AdamW."""
+    token_weight: float
+    """Of the patches' loss beside the picture's."""
+    removal: float
+    """Share of the pictures of which something is removed."""
+    objects: float
+    """Of these, the share in which whole objects are removed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How an object classifier is built and trained."""
+    """How an object classifier is built and trained.
+
+    The second phase breaks habits: bowls stand on tables, so that a bowl speaks for a table until the network has seen
+    enough bowls whose table is gone. What is left then is what the masks say, and only pictures are labelled.
+    """
 
     pooling: str = "avg"
     """"avg" or "token": timm's `global_pool`."""
@@ -47,19 +70,17 @@ class Recipe:
     width: int = 96
     depth: int = 5
     heads: int = 3
-    epochs: int = 14
     batch: int = 64
-    rate: float = 2e-3
-    """Peak learning rate of AdamW."""
-    token_weight: float = 0.5
-    """Of the patches' loss beside the picture's."""
-    removal: float = 0.5
-    """Share of the training pictures of which something is removed."""
+    phases: tuple[Phase, ...] = (
+        Phase(epochs=14, rate=2e-3, token_weight=0.5, removal=0.5, objects=0.2),
+        Phase(epochs=4, rate=5e-4, token_weight=0.0, removal=0.8, objects=0.7),
+    )
     seed: int = 0
 
-    def digest(self) -> str:
-        """Twelve hexadecimal digits that change with any option."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:12]
+    def digest(self, phases: int) -> str:
+        """Twelve hexadecimal digits that change with any option of the first so many phases."""
+        used = asdict(self) | {"phases": [asdict(phase) for phase in self.phases[:phases]]}
+        return hashlib.sha256(json.dumps(used).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -123,45 +144,47 @@ def build(recipe: Recipe, size: int, mean: tuple[float, float, float]) -> Classi
 
 
 def trained(recipe: Recipe, scenes: Scenes, folder: Path) -> Classifier:
-    """The classifier of a recipe, from `folder` where it was trained before; frozen, in evaluation mode."""
+    """The classifier of a recipe, frozen; what `folder` holds of it, from an earlier run, is not trained again."""
     classifier = build(recipe, scenes.images.shape[1], scenes.mean)
-    path = folder / f"objects-{recipe.digest()}.safetensors"
-    if path.exists():
+    folder.mkdir(parents=True, exist_ok=True)
+    for place, phase in enumerate(recipe.phases):
+        path = folder / f"objects-{recipe.digest(place + 1)}.safetensors"
+        if not path.exists():
+            seed = recipe.seed + place * PHASE_SEED
+            if place:  # else it was set for the weights
+                torch.manual_seed(seed)
+            partial = path.with_suffix(".partial")
+            save_file(train(classifier, recipe, phase, seed, scenes), partial)
+            partial.rename(path)
         classifier.net.load_state_dict(load_file(path))
-    else:
-        state = train(classifier, recipe, scenes)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(state, path.with_suffix(".partial"))
-        path.with_suffix(".partial").rename(path)
-        classifier.net.load_state_dict(state)
     return classifier.eval().requires_grad_(False)
 
 
-def train(classifier: Classifier, recipe: Recipe, scenes: Scenes) -> dict[str, Tensor]:
-    """Train, and give the averaged weights (exponential moving average) of the network."""
+def train(classifier: Classifier, recipe: Recipe, phase: Phase, seed: int, scenes: Scenes) -> dict[str, Tensor]:
+    """Train for one phase, and give the averaged weights (exponential moving average) of the network."""
+    rng = np.random.default_rng(seed)
     net = classifier.net.train()
     average = copy.deepcopy(net).requires_grad_(False)
     tokens = nn.Linear(recipe.width, len(NAMES) + 1)
     parameters = [*net.parameters(), *tokens.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=recipe.rate, weight_decay=0.05, betas=(0.9, 0.98))
-    rng = np.random.default_rng(recipe.seed)
-    steps = recipe.epochs * (len(scenes.images) // recipe.batch)
+    optimiser = torch.optim.AdamW(parameters, lr=phase.rate, weight_decay=0.05, betas=(0.9, 0.98))
+    steps = phase.epochs * (len(scenes.images) // recipe.batch)
     order: list[int] = []
-    for step in progress(range(steps), f"objects, {recipe.pooling} {recipe.seed}", unit="step"):
+    for step in progress(range(steps), f"objects, {recipe.pooling} {seed}", unit="step"):
         order = order if len(order) >= recipe.batch else rng.permutation(len(scenes.images)).tolist()
         chosen, order = order[: recipe.batch], order[recipe.batch :]
-        pixels, kinds, keep = _varied(scenes.images[chosen], scenes.kinds[chosen], recipe, rng)
+        pixels, kinds, keep = _varied(scenes.images[chosen], scenes.kinds[chosen], recipe.patch, phase, rng)
         inputs = classifier.normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2))
         inputs = inputs * torch.from_numpy(keep)[:, None]
         inputs = inputs * (1 + 0.2 * (torch.rand(len(inputs), 1, 1, 1) - 0.5))
         seen = net.forward_features(inputs)
-        patches = layer_norm(seen[:, net.num_prefix_tokens :], (recipe.width,))
         loss = binary_cross_entropy_with_logits(net.forward_head(seen), _labels(kinds, keep))
-        loss = loss + recipe.token_weight * cross_entropy(
-            tokens(patches).flatten(0, 1), _patch_labels(np.where(keep, kinds, 0), recipe.patch)
-        )
+        if phase.token_weight:
+            patches = tokens(layer_norm(seen[:, net.num_prefix_tokens :], (recipe.width,)))
+            labels = _patch_labels(np.where(keep, kinds, 0), recipe.patch)
+            loss = loss + phase.token_weight * cross_entropy(patches.flatten(0, 1), labels)
         for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * min(1, (step + 1) / 200) * (1 + math.cos(math.pi * step / steps)) / 2
+            group["lr"] = phase.rate * min(1, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * step / steps)) / 2
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -173,28 +196,29 @@ def train(classifier: Classifier, recipe: Recipe, scenes: Scenes) -> dict[str, T
 
 
 def _varied(
-    images: NDArray[np.uint8], kinds: NDArray[np.uint8], recipe: Recipe, rng: np.random.Generator
+    images: NDArray[np.uint8], kinds: NDArray[np.uint8], patch: int, phase: Phase, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
     """Mirror and move the pictures (around the edges), and say which pixels stay."""
     images, kinds = images.copy(), kinds.copy()
-    cells = images.shape[1] // recipe.patch
+    cells = images.shape[1] // patch
     keep = np.ones((len(images), cells, cells), bool)
     for place in range(len(images)):
         way = 1 if rng.random() < 0.5 else -1
         move = tuple(rng.integers(-SHIFT, SHIFT + 1, 2))
         images[place] = np.roll(images[place, :, ::way], move, (0, 1))
         kinds[place] = np.roll(kinds[place, :, ::way], move, (0, 1))
-        if rng.random() < recipe.removal:
-            keep[place] = _kept(kinds[place], cells, rng)
-    return images, kinds, keep.repeat(recipe.patch, 1).repeat(recipe.patch, 2)
+        if rng.random() < phase.removal:
+            keep[place] = _kept(kinds[place], cells, phase, rng)
+    return images, kinds, keep.repeat(patch, 1).repeat(patch, 2)
 
 
-def _kept(kinds: NDArray[np.uint8], cells: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+def _kept(kinds: NDArray[np.uint8], cells: int, phase: Phase, rng: np.random.Generator) -> NDArray[np.bool_]:
     """(cells, cells): the patches that stay: any share of them, all but those of some objects, or a rectangle."""
     way = rng.random()
-    if way < 0.6:
+    others = 1 - phase.objects
+    if way < 0.75 * others:
         return rng.random((cells, cells)) > rng.random()
-    if way < 0.8:
+    if way < 0.75 * others + phase.objects:
         there = np.flatnonzero(shown(kinds)) + 1
         gone = np.isin(kinds, there[rng.random(len(there)) < 0.5])
         patch = len(kinds) // cells

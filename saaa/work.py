@@ -50,7 +50,7 @@ class ExplainOptions:
     steps: int = 16
     """integrated_gradients: integration steps, 1 to 64."""
     gamma: float = 0.0
-    """cp_lrp, attn_lrp: weight of the gamma rule in linear layers, 0 to 1; 0 is the epsilon rule, which is cheaper."""
+    """layer_lrp, cp_lrp, attn_lrp: weight of the gamma rule in linear layers, 0 to 1; 0 is the epsilon rule, cheaper."""
     masks: int = 500
     """rise: random masks, 1 to 8000. region_shapley above its exact limit: coalitions sampled."""
     seed: int = 0
@@ -80,8 +80,8 @@ class WorkItem:
     targets: tuple[int, ...] = ()
     """EXPLAIN: the class indices to explain, one map each; empty is the most probable class."""
     graph: RoleGraph | None = None
-    """Boxes in pixels of the model's input. CAPTION: the graph that guides. EXPLAIN: the regions of region_shapley and of
-    `ExplainOptions.effects`; otherwise not needed."""
+    """Boxes in pixels of the model's input. CAPTION: the graph that guides. EXPLAIN: the regions of region_shapley and
+    of `ExplainOptions.effects`; otherwise not needed."""
     text: tuple[str, ...] | None = None
     """CAPTION: the words of a caption to score and explain; None is to make one."""
     words: tuple[int, ...] = ()
@@ -122,8 +122,8 @@ class AttributionMap:
     completeness_gap: float | None = None
     """Methods whose map should sum to a known difference: |sum - difference| / |difference|, 0 is exact."""
     deletion_drop: float | None = None
-    """With `ExplainOptions.deletion`: the target's probability minus what is left of it once the tenth of the input with
-    the largest values is the neutral colour, in [-1, 1]."""
+    """With `ExplainOptions.deletion`: the target's probability minus what is left of it once the tenth of the input
+    with the largest values is the neutral colour, in [-1, 1]."""
     node_weights: NDArray[np.float32] | None = None
     """WORD and NODE: (nodes,), how much each node of the graph speaks for the target, by the same method."""
     effects: NDArray[np.float32] | None = None

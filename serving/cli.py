@@ -114,7 +114,7 @@ def analyze(
         method: attribution method; the model's default unless given.
         classes: classes to explain, by name or index; the most probable unless given.
         steps: integration steps of integrated_gradients.
-        gamma: weight of the gamma rule of cp_lrp and attn_lrp, 0 to 1.
+        gamma: weight of the gamma rule of layer_lrp, cp_lrp and attn_lrp, 0 to 1.
         masks: random masks of rise, and coalitions where a graph has too many objects for all.
         seed: of whatever is drawn at random.
         deletion: also measure how far each target's probability drops when its map's top tenth is removed.

@@ -17,6 +17,7 @@ REMOVING_METHODS = frozenset({"occlusion", "rise", REGION_METHOD})
 SAMPLED_RELATIONSHIP_COST = 32
 """The least forwards for the effect of a relationship where not all coalitions are computed."""
 _READS = {
+    "layer_lrp": ("gamma",),
     "cp_lrp": ("gamma",),
     "attn_lrp": ("gamma",),
     "integrated_gradients": ("steps",),

@@ -18,6 +18,7 @@ from saaa.attribution.grad_cam import GradCam
 from saaa.attribution.gradient_x_input import GradientXInput
 from saaa.attribution.hires_cam import HiResCam
 from saaa.attribution.integrated_gradients import IntegratedGradients
+from saaa.attribution.layer_lrp import LayerLrp
 from saaa.attribution.layers import find_transformer
 from saaa.attribution.legrad import LeGrad
 from saaa.attribution.occlusion import Occlusion
@@ -30,6 +31,7 @@ from saaa.models.classifier import Classifier
 from saaa.work import AUTO_METHOD, AttributionMap, ExplainOptions, MethodInfo, TargetKind
 
 METHODS: tuple[Method, ...] = (
+    LayerLrp(),
     CpLrp(),
     AttnLrp(),
     HiResCam(),

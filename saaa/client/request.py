@@ -46,7 +46,7 @@ class AnalyzeOptions(TypedDict, total=False):
     steps: int | None
     """Integration steps of integrated_gradients, 1 to 64."""
     gamma: float | None
-    """Weight of the gamma rule of cp_lrp and attn_lrp, 0 to 1."""
+    """Weight of the gamma rule of layer_lrp, cp_lrp and attn_lrp, 0 to 1."""
     masks: int | None
     """Random masks of rise, and coalitions where a graph has too many objects for all, 1 to 8000."""
     seed: int | None

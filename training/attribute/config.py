@@ -38,7 +38,7 @@ class AttributeConfig:
     steps: int = _DEFAULTS.steps
     """integrated_gradients: integration steps."""
     gamma: float = _DEFAULTS.gamma
-    """cp_lrp, attn_lrp: weight of the gamma rule; 0 is the epsilon rule."""
+    """layer_lrp, cp_lrp, attn_lrp: weight of the gamma rule; 0 is the epsilon rule."""
     masks: int = _DEFAULTS.masks
     """rise: random masks; region_shapley: coalitions sampled for graphs of many objects."""
     seed: int = _DEFAULTS.seed

@@ -50,8 +50,10 @@ def attention(relevance: Tensor, query: Tensor, key: Tensor, value: Tensor, deta
     return pairs.sum(dim=1), pairs.sum(dim=0), shares.sum(dim=0) / 2
 
 
-def propagate(net: Any, image: Tensor, target: int, *, detach: bool, gamma: float = 0.0) -> Tensor:
-    """The map (rows, columns) of one image (3, S, S) for one class: a `VisionTransformer` with layer norms and GELU.
+def propagate(net: Any, image: Tensor, target: int, *, detach: bool, gamma: float = 0.0) -> tuple[Tensor, list[Tensor]]:
+    """The map (rows, columns) of one image (3, S, S) for one class, and what enters each block, (tokens,).
+
+    The network is a `VisionTransformer` with layer norms and GELU.
 
     Pooling is by class token, or by mean with the norm behind it.
     """
@@ -95,6 +97,7 @@ def propagate(net: Any, image: Tensor, target: int, *, detach: bool, gamma: floa
     else:
         relevance = tokens / len(tokens) / pooled * relevance
 
+    entering: list[Tensor] = []
     for block, kept in zip(reversed(net.blocks), reversed(saved), strict=True):
         tokens = kept["middle"] + kept["out"]
         straight, branch = kept["middle"] / tokens * relevance, kept["out"] / tokens * relevance
@@ -111,7 +114,8 @@ def propagate(net: Any, image: Tensor, target: int, *, detach: bool, gamma: floa
         joint = joint.permute(2, 0, 1, 3).reshape(len(branch), -1)
         branch = linear(joint, kept["normed"], block.attn.qkv.weight, block.attn.qkv.bias, gamma)
         relevance = straight + layer_norm(branch, kept["in"], block.norm1)
+        entering.insert(0, relevance.sum(dim=1))
 
     # A token is patch + biases + position, of which the patch's share is read.
     first = saved[0]["in"][prefix:]
-    return (embedded / first * relevance[prefix:]).sum(dim=1).view(rows, columns)
+    return (embedded / first * relevance[prefix:]).sum(dim=1).view(rows, columns), entering

@@ -32,7 +32,7 @@ TRANSFORMERS = [name for name in MODELS if name.startswith(("vit", "eva", "beit"
 
 ANY = ("integrated_gradients", "gradient_x_input", "occlusion", "rise", "region_shapley")
 CNN = ("hires_cam", "grad_cam", *ANY)
-POOLED = ("cp_lrp", "attn_lrp", "grad_cam", "gae", "legrad", *ANY)
+POOLED = ("layer_lrp", "cp_lrp", "attn_lrp", "grad_cam", "gae", "legrad", *ANY)
 OFFERED: dict[str, tuple[str, ...]] = {
     "efficientnet": CNN,
     "resnet": CNN,

@@ -48,7 +48,7 @@ def test_equals_relevance_propagated_layer_by_layer(options: dict[str, Any], gam
     found = explain(classifier, inputs, 2, detach=detach, gamma=gamma)
     with torch.no_grad():
         for image, own in zip(inputs, found, strict=True):
-            expected = propagate(classifier.net, image, 2, detach=detach, gamma=gamma)
+            expected, _ = propagate(classifier.net, image, 2, detach=detach, gamma=gamma)
             torch.testing.assert_close(own, expected, rtol=1e-7, atol=1e-9 * float(expected.abs().max()))
 
 
