@@ -50,7 +50,7 @@ class ExplainOptions:
     steps: int = 16
     """integrated_gradients: integration steps, 1 to 64."""
     gamma: float = 0.0
-    """layer_lrp, cp_lrp, attn_lrp: weight of the gamma rule in linear layers, 0 to 1; 0 is the epsilon rule, cheaper."""
+    """layer_lrp, cp_lrp, attn_lrp: weight of the gamma rule in linear layers, 0 to 1; 0 is the epsilon rule."""
     masks: int = 500
     """rise: random masks, 1 to 8000. region_shapley above its exact limit: coalitions sampled."""
     seed: int = 0
