@@ -25,7 +25,7 @@ class GradCam:
     def cost(self, classifier: Classifier) -> float:
         """One forward, and one backward through what lies above the layer, as measured."""
         layer = find_layer(classifier.net)
-        return 1.1 if layer is None or layer.convolutional else 1.4
+        return 1.1 if layer is None or layer.convolutional else 1.2
 
     def run(self, job: Job) -> Explained:
         """One forward, and one short backward a target (shared by the images)."""
