@@ -39,6 +39,8 @@ SIZE = 96
 TRAIN, TEST = 6000, 720
 SEEDS = (0, 1, 2)
 SCENES_A_SEED = 240
+RANDOMISED = 48
+"""Scenes of each model for the randomisation test."""
 SHOWN = 8
 COST_KEYS = ("one_class_batch1", "one_class_batch8", "four_classes_batch1")
 QUALITY = ("pointing", "mass", "rank", "object_top1", "deletion", "insertion", "mprt", "shapley_cosine")
@@ -90,8 +92,8 @@ def main(options: Options) -> None:
     seeds = [trained(recipe, train, models) for recipe in recipes]
     judges = [Judge(classifier=model, probability=nn.Sigmoid(), blur=True) for model in seeds]
     cases = [object_cases(model, _part(test, seed), seed) for seed, model in zip(SEEDS, seeds, strict=True)]
-    default = measured_by_seed(judges, cases, ExplainOptions())
-    chance = measured_by_seed(judges, cases, ExplainOptions(method=RANDOM))
+    default = measured_by_seed(judges, cases)
+    chance = judges[0].measure(cases[0], judges[0].referee(cases[0]), ExplainOptions(method=RANDOM))
     tables = {
         "mean-pooled ViT, objects": every_method(judges[0], cases[0][: options.others]),
         "class-token ViT, objects": class_token(train, test, models, options.others),
@@ -148,14 +150,12 @@ def object_cases(classifier: Classifier, scenes: Scenes, seed: int) -> list[Case
     return cases
 
 
-def measured_by_seed(judges: Sequence[Judge], cases: Sequence[Sequence[Case]], options: ExplainOptions) -> Figures:
-    """A method's figures over the cases of all seeds."""
-    figures = Figures()
+def measured_by_seed(judges: Sequence[Judge], cases: Sequence[Sequence[Case]]) -> Figures:
+    """The default method's figures over the cases of all seeds."""
+    figures, options = Figures(), ExplainOptions()
     for seed, (judge, own) in enumerate(zip(judges, cases, strict=True)):
-        figures.extend(judge.measure(own, options, seed=seed))
-        figures.extend(judge.shapley(own, options))
-        if options.method != RANDOM:
-            figures.extend(judge.randomised(own[:48], options, seed=seed))
+        figures.extend(judge.measure(own, judge.referee(own), options))
+        figures.extend(judge.randomised(own[:RANDOMISED], options, seed=seed))
     return figures
 
 
@@ -165,14 +165,13 @@ def every_method(judge: Judge, cases: Sequence[Case]) -> dict[str, dict[str, flo
     tried = {name: ExplainOptions(method=name) for name in (*methods, RANDOM)}
     if "cp_lrp" in tried:
         tried["cp_lrp, gamma 0.25"] = ExplainOptions(method="cp_lrp", gamma=0.25)
-    found = {}
+    found, referee = {}, judge.referee(cases)
     for name, options in tried.items():
-        few = cases[: max(1, len(cases) // 4)] if name == "rise" else cases
-        figures = replace(judge, blur=False).measure(few, options)
-        figures.extend(judge.shapley(few, options))
+        few = max(1, len(cases) // 4) if name == "rise" else len(cases)
+        figures = replace(judge, blur=False).measure(cases[:few], referee[:few], options)
         if name not in (RANDOM, *DEAR):
-            figures.extend(judge.randomised(few[:16], options))
-        found[name] = figures.means() | {"scenes": len(few)}
+            figures.extend(judge.randomised(cases[:RANDOMISED], options))
+        found[name] = figures.means() | {"scenes": few}
     return found
 
 

@@ -31,6 +31,8 @@ from saaa.models.classifier import Classifier
 from saaa.work import ExplainOptions
 from training.progress import progress
 
+Shares = NDArray[np.float64]
+
 RANDOM = "random"
 BATCH = 16
 LEAST_REGIONS = 3
@@ -89,15 +91,29 @@ class Judge:
     blur: bool = False
     """Deletion and insertion also with the blurred image as the fill."""
 
-    def measure(self, cases: Sequence[Case], options: ExplainOptions, *, seed: int = 0) -> Figures:
-        """Measure a method, or random maps, on the cases."""
+    def measure(
+        self, cases: Sequence[Case], referee: Sequence[Shares | None], options: ExplainOptions, *, seed: int = 0
+    ) -> Figures:
+        """Measure a method, or random maps, on the cases; `referee` is what the method of that name gives."""
         figures = Figures()
-        rng = np.random.default_rng(seed)
+        maps = self.maps(cases, options, np.random.default_rng(seed))
         label = f"{options.method}, {len(cases)} cases"
-        for case, values in zip(progress(cases, label, unit="case"), self.maps(cases, options, rng), strict=True):
-            self._localisation(figures, case, values)
+        for case, shares, values in zip(progress(cases, label, unit="case"), referee, maps, strict=True):
+            self._localisation(figures, case, shares, values)
             self._removal(figures, case, values)
         return figures
+
+    def referee(self, cases: Sequence[Case]) -> list[Shares | None]:
+        """The exact Shapley values of each case's objects, (R,); None where there are too few or too many."""
+        found: list[Shares | None] = []
+        for case in progress(cases, "Shapley values", unit="case"):
+            if not LEAST_REGIONS <= len(case.regions) <= EXACT_REGIONS:
+                found.append(None)
+                continue
+            coalitions = all_coalitions(len(case.regions))
+            logits = coalition_logits(self.classifier, case.inputs, case.regions, coalitions)[:, [case.target]]
+            found.append(shapley_values(logits)[:, 0].numpy())
+        return found
 
     def maps(
         self, cases: Sequence[Case], options: ExplainOptions, rng: np.random.Generator
@@ -110,18 +126,6 @@ class Judge:
             else:
                 yield from explain(self.classifier, batch, options)
 
-    def shapley(self, cases: Sequence[Case], options: ExplainOptions) -> Figures:
-        """Cosine between the maps' means on the objects and the objects' Shapley values, both centred."""
-        figures = Figures()
-        cases = [case for case in cases if LEAST_REGIONS <= len(case.regions) <= EXACT_REGIONS]
-        maps = self.maps(cases, options, np.random.default_rng(0))
-        for case, values in zip(progress(cases, "Shapley values", unit="case"), maps, strict=True):
-            coalitions = all_coalitions(len(case.regions))
-            logits = coalition_logits(self.classifier, case.inputs, case.regions, coalitions)[:, [case.target]]
-            means = object_means(to_pixels(values, case.inputs.shape[-1]), case.regions.numpy())
-            figures.add("shapley_cosine", centred_cosine(means, shapley_values(logits)[:, 0].numpy()))
-        return figures
-
     def randomised(self, cases: Sequence[Case], options: ExplainOptions, *, seed: int = 0) -> Figures:
         """Rank correlation of the maps with those of the same network with fresh weights."""
         found = mprt(self.classifier, lambda net: np.stack(explain(net, cases, options)), layers=("",), seed=seed)
@@ -131,7 +135,7 @@ class Judge:
                 figures.add("mprt", float(value))
         return figures
 
-    def _localisation(self, figures: Figures, case: Case, values: NDArray[np.float32]) -> None:
+    def _localisation(self, figures: Figures, case: Case, shares: Shares | None, values: NDArray[np.float32]) -> None:
         pixels, masks = to_pixels(values, case.inputs.shape[-1]), case.regions.numpy()
         figures.add("pointing", pointing(pixels, masks[0]))
         figures.add("mass", relevance_mass(pixels, masks[0]))
@@ -140,6 +144,8 @@ class Judge:
         figures.add("iou", iou(pixels, masks[0]))
         figures.add("mean_iou", mean_iou(pixels, masks[0]))
         figures.add("area", float(masks[0].mean()))
+        if shares is not None:
+            figures.add("shapley_cosine", centred_cosine(object_means(pixels, masks), shares))
 
     def _removal(self, figures: Figures, case: Case, values: NDArray[np.float32]) -> None:
         # Curves of two methods can be compared only at one grain.
