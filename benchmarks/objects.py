@@ -60,7 +60,7 @@ class Phase:
 class Recipe:
     """How an object classifier is built and trained.
 
-    The later phases break habits: bowls stand on tables, so that a bowl speaks for a table until the network has seen
+    The second phase breaks habits: bowls stand on tables, so that a bowl speaks for a table until the network has seen
     enough bowls whose table is gone. What is left then is what the masks say, and only pictures are labelled.
     """
 
@@ -73,7 +73,6 @@ class Recipe:
     batch: int = 64
     phases: tuple[Phase, ...] = (
         Phase(epochs=14, rate=2e-3, token_weight=0.5, removal=0.5, objects=0.2),
-        Phase(epochs=4, rate=5e-4, token_weight=0.0, removal=0.8, objects=0.7),
         Phase(epochs=4, rate=5e-4, token_weight=0.0, removal=0.8, objects=0.7),
     )
     seed: int = 0
