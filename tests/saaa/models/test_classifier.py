@@ -132,8 +132,8 @@ def test_archive_keeps_options() -> None:
     archive = before.to_archive("rooms", "1.0", {})
     assert archive.config["architecture"]["options"] == {"global_pool": "avg", "class_token": False, "depth": 2}
     assert Classifier.from_archive(archive).config == before.config
-    first = archive.info().methods[0]
-    assert (first.name, first.targets) == ("cp_lrp", (TargetKind.CLASS,))
+    methods = {method.name: method for method in archive.info().methods}
+    assert methods["cp_lrp"].targets == (TargetKind.CLASS,)
 
 
 def test_older_archive_without_options() -> None:
