@@ -17,6 +17,8 @@ from saaa.scene_graph import RoleGraph
 AUTO_METHOD = "auto"
 REGION_METHOD = "region_shapley"
 """The method that removes the objects of the item's graph, as effects do."""
+DELETION_SHARE = 0.1
+"""Share of the input that is removed to measure a map's deletion drop."""
 
 
 class Work(enum.Enum):

@@ -10,15 +10,13 @@ from saaa.concepts import concept_agreement, concept_attribution
 from saaa.errors import BackendFailed, BackendUnavailable, SaaaError
 from saaa.images import Geometry
 from saaa.scene_graph import Node, SceneGraph
-from saaa.work import AttributionMap, ExplainOptions, ItemError, ItemResult, TargetKind, Work
+from saaa.work import DELETION_SHARE, AttributionMap, ExplainOptions, ItemError, ItemResult, TargetKind, Work
 from serving.explaining import REMOVING_METHODS, options_read
 from serving.plan import CaptionPlan, ClassifyPlan, Plan
 from serving.requests import AnalysisResult, Attribution, GraphSource, ModelUse, Output, Prediction, Word
 
 FILL = "mean colour"
 """What removed parts of an image become; the one fill of this service."""
-DELETION_SHARE = 0.1
-"""The share of the input that is removed to measure a map's deletion drop."""
 
 
 def make_answer(

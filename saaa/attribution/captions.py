@@ -17,11 +17,9 @@ from saaa.errors import AttributionFailed, OptionInvalid
 from saaa.models.guided import GuidedCaptioner
 from saaa.models.seen import Seen
 from saaa.role_graph import RoleGraph
-from saaa.work import AUTO_METHOD, AttributionMap, CaptionResult, ExplainOptions, MethodInfo, TargetKind
+from saaa.work import AUTO_METHOD, DELETION_SHARE, AttributionMap, CaptionResult, ExplainOptions, MethodInfo, TargetKind
 
 DEFAULTS = ExplainOptions()
-DELETED = 0.1
-"""Share of the input that the deletion drop removes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +188,7 @@ def _drops(
     for piece in chunks(len(targets)):
         chosen = targets[piece]
         images = [target.image for target in chosen]
-        gone = torch.cat([top_share(found.values[None], size, DELETED) for found in made[piece]])
+        gone = torch.cat([top_share(found.values[None], size, DELETION_SHARE) for found in made[piece]])
         with torch.no_grad():
             kept = inputs[images] * ~gone[:, None].to(inputs.device)
             left = captioner.see_inputs(kept, [graphs[image] for image in images])

@@ -28,7 +28,7 @@ from saaa.attribution.removal import chunks, top_share
 from saaa.attribution.rise import Rise
 from saaa.errors import AttributionFailed, OptionInvalid
 from saaa.models.classifier import Classifier
-from saaa.work import AUTO_METHOD, AttributionMap, ExplainOptions, MethodInfo, TargetKind
+from saaa.work import AUTO_METHOD, DELETION_SHARE, AttributionMap, ExplainOptions, MethodInfo, TargetKind
 
 METHODS: tuple[Method, ...] = (
     LayerLrp(),
@@ -48,8 +48,6 @@ METHODS: tuple[Method, ...] = (
 FIRST_BY_POOLING = {"token": "gae"}
 """What "auto" is for vision transformers that pool in this way."""
 DEFAULTS = ExplainOptions()
-DELETED = 0.1
-"""Share of the input that the deletion drop removes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +189,9 @@ def _deletion_drops(classifier: Classifier, inputs: Tensor, made: Explained) -> 
     for piece in chunks(len(pairs)):
         images = [image for image, _ in pairs[piece]]
         classes = [made.targets[image][k] for image, k in pairs[piece]]
-        gone = top_share(torch.stack([made.maps[image][k] for image, k in pairs[piece]]), inputs.shape[-1], DELETED)
+        gone = top_share(
+            torch.stack([made.maps[image][k] for image, k in pairs[piece]]), inputs.shape[-1], DELETION_SHARE
+        )
         left = classifier(inputs[images].masked_fill(gone[:, None], 0)).float().softmax(dim=1)
         before = made.logits[images].float().softmax(dim=1)
         rows = range(len(images))
