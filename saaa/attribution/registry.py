@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -76,7 +77,7 @@ def methods_for(classifier: Classifier) -> tuple[MethodInfo, ...]:
 def attribute(
     classifier: Classifier,
     inputs: Tensor,
-    targets: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int | str]],
     options: ExplainOptions = DEFAULTS,
     *,
     regions: Sequence[Tensor] | None = None,
@@ -89,18 +90,18 @@ def attribute(
     Args:
         classifier: in any mode; it is held in evaluation mode meanwhile.
         inputs: (B, 3, S, S), as `Classifier.preprocess` gives them.
-        targets: for each image the class indices to explain; empty for its most probable class.
+        targets: for each image the classes to explain, by index or name; empty for its most probable class.
         options: the method and what it needs.
         regions: for each image the regions that region_shapley removes, bool (R, S, S).
 
     Raises:
-        OptionInvalid: unknown or unsupported method, class index or option out of range, regions missing, or not one
+        OptionInvalid: unknown or unsupported method, unknown class, option out of range, regions missing, or not one
             list of targets an image; found before any computing.
         AttributionFailed: logits, a map or a completeness gap came out infinite or undefined.
     """
     check_options(options)
     chosen = _find(classifier, options.method)
-    wanted = _check_targets(targets, images=len(inputs), classes=len(classifier.config.classes))
+    wanted = _check_targets(targets, images=len(inputs), names=classifier.config.classes)
     if regions is not None and len(regions) != len(inputs):
         raise OptionInvalid(f"{len(inputs)} images need {len(inputs)} sets of regions.", field="graph")
     if regions is None and isinstance(chosen, RegionShapley):
@@ -152,18 +153,23 @@ def _find(classifier: Classifier, name: str) -> Method:
     raise OptionInvalid(f"Attribution method {name!r}: {problem}. Choose one of {offer}.", field="attribution.method")
 
 
-def _check_targets(targets: Sequence[Sequence[int]], *, images: int, classes: int) -> Targets:
-    wanted = [tuple(int(index) for index in chosen) for chosen in targets]
-    if len(wanted) != images:
-        raise OptionInvalid(f"{images} images need {images} lists of targets, not {len(wanted)}.", field="targets")
-    for indices in wanted:
-        for index in indices:
-            if not 0 <= index < classes:
-                raise OptionInvalid(
-                    f"Class index {index} is out of range; the model has classes 0 to {classes - 1}.",
-                    field="attribution.classes",
-                )
-    return wanted
+def _check_targets(targets: Sequence[Sequence[int | str]], *, images: int, names: Sequence[str]) -> Targets:
+    if len(targets) != images:
+        raise OptionInvalid(f"{images} images need {images} lists of targets, not {len(targets)}.", field="targets")
+    return [tuple(_class_index(target, names) for target in chosen) for chosen in targets]
+
+
+def _class_index(target: int | str, names: Sequence[str]) -> int:
+    if isinstance(target, str):
+        if target in names:
+            return names.index(target)
+        close = difflib.get_close_matches(target, names, n=3) or names[:3]
+        hint = f"There is no class {target!r}; the model has {', '.join(map(repr, close))} and others."
+    elif 0 <= target < len(names):
+        return int(target)
+    else:
+        hint = f"Class index {target} is out of range; the model has classes 0 to {len(names) - 1}."
+    raise OptionInvalid(hint, field="attribution.classes")
 
 
 def _check_finite(made: Explained, method: str) -> None:

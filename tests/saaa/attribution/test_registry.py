@@ -52,13 +52,14 @@ def test_gae_needs_a_pooling_that_says_what_it_takes() -> None:
         ([[0]], {"method": "cp_lrp"}, "attribution.method"),
         ([[4]], {}, "attribution.classes"),
         ([[-1]], {}, "attribution.classes"),
+        ([["attic"]], {}, "attribution.classes"),
         ([[0]], {"steps": 0}, "attribution.steps"),
         ([[0]], {"gamma": 2.0}, "attribution.gamma"),
         ([[0], [1]], {}, "targets"),
         ([[0]], {"method": "region_shapley"}, "graph"),
     ],
 )
-def test_errors_before_any_computing(targets: list[list[int]], options: dict[str, Any], field: str) -> None:
+def test_errors_before_any_computing(targets: list[list[int | str]], options: dict[str, Any], field: str) -> None:
     classifier = tiny()
     calls: list[int] = []
     classifier.net.register_forward_pre_hook(lambda *_: calls.append(1))
@@ -66,6 +67,14 @@ def test_errors_before_any_computing(targets: list[list[int]], options: dict[str
         attribute(classifier, some_input(), targets, ExplainOptions(**options))
     assert caught.value.field == field
     assert not calls
+
+
+def test_a_class_has_a_name_too() -> None:
+    classifier = network("vit_mean")
+    inputs = make_inputs(classifier, 1)
+    by_index, by_name = (attribute(classifier, inputs, [[target]]).maps[0][0] for target in (2, CLASSES[2]))
+    assert by_name.target == 2
+    np.testing.assert_array_equal(by_name.values, by_index.values)
 
 
 def test_one_set_of_regions_an_image() -> None:
