@@ -6,7 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
-MEASUREMENTS = ("install", "scenes", "agreement", "latency")
+MEASUREMENTS = ("install", "scenes", "agreement", "latency", "attribution")
 
 
 def main() -> None:

@@ -5,8 +5,8 @@
 Quality is measured where the truth is known: vision transformers that name the objects of a scene
 (`benchmarks.objects`) should be explained by the objects' masks, and the demo's CNN by the scenes' evidence. The first
 run renders a world and trains the transformers (about 15 minutes of processor time each); later runs read them from
-`build/bench/models`. Needs the archives that `make demo` leaves. Writes `build/bench/attribution.json` and a picture
-beside it.
+`build/bench/models`. Needs the archives that `make demo` leaves. Writes `build/bench/attribution.json`, part by part,
+and a picture beside it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ import tyro
 from PIL import Image
 from torch import nn
 
-from benchmarks.cost import DEAR, beside_others, cost_of_methods
+from benchmarks.cost import DEAR, beside_others, classifier, cost_of_methods
 from benchmarks.objects import NAMES, Phase, Recipe, Scenes, read_scenes, trained
 from benchmarks.quality import RANDOM, Case, Figures, Judge
 from benchmarks.sheet import draw_sheet
@@ -43,6 +43,29 @@ RANDOMISED = 48
 """Scenes of each model for the randomisation test."""
 SHOWN = 8
 COST_KEYS = ("one_class_batch1", "one_class_batch8", "four_classes_batch1")
+GATES = (
+    ("pointing", True, 0.85),
+    ("mass", True, 0.45),
+    ("rank", True, 0.65),
+    ("object_top1", True, 0.95),
+    ("deletion", False, 0.25),
+    ("insertion", True, 0.90),
+    ("mprt", False, 0.10),
+    ("shapley_cosine", True, 0.95),
+    ("word_pointing", True, 0.85),
+    ("one_class_batch1", False, 2.8),
+    ("one_class_batch8", False, 2.8),
+    ("four_classes_batch1", False, 5.5),
+    ("grad_cam_batch1", False, 1.5),
+)
+TABLES = {
+    "methods": "mean-pooled ViT, objects",
+    "methods_class_token": "class-token ViT, objects",
+    "methods_cnn": "CNN, evidence of the scene's class",
+}
+TIMED, TIMED_CNN = "vit_tiny_patch16_224", "tf_efficientnet_lite0"
+CAPTIONED = 200
+"""Held-out pictures whose captions are explained."""
 QUALITY = ("pointing", "mass", "rank", "object_top1", "deletion", "insertion", "mprt", "shapley_cosine")
 
 
@@ -59,6 +82,8 @@ class Options:
     """Timed rounds; medians are taken."""
     threads: int = 2
     """Of torch, but for the timings, which use one."""
+    parts: tuple[Literal["cost", "default", "methods", "words"], ...] = ("cost", "default", "methods", "words")
+    """What to measure; what attribution.json already says of the rest is kept."""
 
 
 @dataclass(frozen=True)
@@ -80,56 +105,90 @@ def main(options: Options) -> None:
     """Measure all, print the tables and the gates, write the JSON."""
     if not (options.demo / "models").is_dir():
         sys.exit(f"{options.demo / 'models'} is missing: run `make demo` first")
-    torch.set_num_threads(options.threads)
-    world = options.output / "world"
-    words = [f"--train {TRAIN} --val 1 --test {TEST} --size {SIZE} --seed 7", f"--output_dir {world}"]
-    command = [str(Path(sys.executable).parent / "saaa-train"), "scenes", *" ".join(words).split()]
-    subprocess.run(command, check=True)
-    train, test = read_scenes(world, "train"), read_scenes(world, "test")
-
-    models = options.output / "models"
-    recipes = [Recipe(seed=seed) for seed in SEEDS]
-    seeds = [trained(recipe, train, models) for recipe in recipes]
-    judges = [Judge(classifier=model, probability=nn.Sigmoid(), blur=True) for model in seeds]
-    cases = [object_cases(model, _part(test, seed), seed) for seed, model in zip(SEEDS, seeds, strict=True)]
-    default = measured_by_seed(judges, cases)
-    chance = judges[0].measure(cases[0], judges[0].referee(cases[0]), ExplainOptions(method=RANDOM))
-    tables = {
-        "mean-pooled ViT, objects": every_method(judges[0], cases[0][: options.others]),
-        "class-token ViT, objects": class_token(train, test, models, options.others),
-        "CNN, evidence of the scene's class": cnn(options.demo, options.others),
-    }
-    named = word_pointing(options.demo / "models" / "scenes-captioner.mar", options.demo / "world", 200)
-
-    torch.set_num_threads(1)
-    cheap = tuple(m.name for m in methods_for(seeds[0]) if m.name not in DEAR)
-    cost = cost_of_methods("vit_tiny_patch16_224", cheap, options.rounds)
-    first = methods_for(seeds[0])[0].name
-    others = {name: beside_others(name, options.rounds) for name in ("vit_tiny_patch16_224", "tf_efficientnet_lite0")}
-
-    picture = options.output / "attribution.png"
-    draw_sheet(seeds[0], cases[0][:SHOWN], [m.name for m in methods_for(seeds[0])], NAMES).save(picture)
-    figures = {
-        "default": {**default.means(), "mprt": abs(default.means()["mprt"]), "method": first},
-        "intervals": {name: default.interval(name) for name in default.values},
-        "random": chance.means(),
-        "cost": {**cost[first], "grad_cam_batch1": cost["grad_cam"]["one_class_batch1"]},
-        "cost_of_methods": cost,
-        "ours_by_theirs": others,
-        "word_pointing": named["methods"][named["default"]]["pointing"],
-        "words": named,
-        "methods": tables,
-        "picture": str(picture),
-    }
-    report(figures, default, chance)
-    (options.output / "attribution.json").write_text(json.dumps(figures, indent=1) + "\n")
+    bench = Bench(options)
+    path = options.output / "attribution.json"
+    for part in options.parts:
+        torch.set_num_threads(1 if part == "cost" else options.threads)
+        measured = getattr(bench, part)()
+        # Read again: another process may have measured another part meanwhile.
+        figures = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps({**figures, **measured}, indent=1) + "\n")
+    figures = json.loads(path.read_text())
+    report(figures)
     print(json.dumps(figures))
 
 
-def _part(scenes: Scenes, seed: int) -> Scenes:
-    """The held-out scenes of one seed; no two seeds share one."""
-    chosen = slice(seed * SCENES_A_SEED, (seed + 1) * SCENES_A_SEED)
-    return Scenes(scenes.images[chosen], scenes.kinds[chosen])
+class Bench:
+    """The parts of the measurement; each method gives its share of the figures."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._models = options.output / "models"
+        world = options.output / "world"
+        words = f"--train {TRAIN} --val 1 --test {TEST} --size {SIZE} --seed 7 --output_dir {world}"
+        command = [str(Path(sys.executable).parent / "saaa-train"), "scenes", *words.split()]
+        subprocess.run(command, check=True)
+        self._train, self._test = read_scenes(world, "train"), read_scenes(world, "test")
+
+    def cost(self) -> dict[str, Any]:
+        """What each method costs, beside other libraries."""
+        mean_pooled = classifier(TIMED, global_pool="avg", class_token=False)
+        names = tuple(method.name for method in methods_for(mean_pooled))
+        cost = cost_of_methods(mean_pooled, tuple(name for name in names if name not in DEAR), self._options.rounds)
+        return {
+            "cost": {**cost[names[0]], "grad_cam_batch1": cost["grad_cam"]["one_class_batch1"]},
+            "cost_of_methods": cost,
+            "ours_by_theirs": {name: beside_others(name, self._options.rounds) for name in (TIMED, TIMED_CNN)},
+        }
+
+    def default(self) -> dict[str, Any]:
+        """The default method on three mean-pooled transformers."""
+        judges = [self._judge(seed) for seed in SEEDS]
+        cases = [self._cases(judge, seed) for seed, judge in zip(SEEDS, judges, strict=True)]
+        found = measured_by_seed(judges, cases)
+        chance = judges[0].measure(cases[0], judges[0].referee(cases[0]), ExplainOptions(method=RANDOM))
+        methods = [method.name for method in methods_for(judges[0].classifier)]
+        picture = self._options.output / "attribution.png"
+        draw_sheet(judges[0].classifier, cases[0][:SHOWN], methods, NAMES).save(picture)
+        means = found.means()
+        return {
+            "default": {**means, "mprt": abs(means["mprt"])},
+            "default_method": methods[0],
+            "default_scenes": len(found.values["pointing"]),
+            "intervals": {name: found.interval(name) for name in found.values},
+            "random": chance.means(),
+            "picture": str(picture),
+        }
+
+    def methods(self) -> dict[str, Any]:
+        """Every method on a mean-pooled transformer, on one with a class token, and on the demo's CNN."""
+        count = self._options.others
+        judge = self._judge(SEEDS[0])
+        short = Phase(epochs=6, rate=2e-3, token_weight=0.5, removal=0.5, objects=0.2)
+        class_token = trained(Recipe(pooling="token", phases=(short,)), self._train, self._models)
+        token_judge = Judge(classifier=class_token, probability=nn.Sigmoid())
+        cnn = Classifier.from_archive(archive.read(self._options.demo / "models" / "scenes.mar"))
+        cnn_cases = evidence_cases(cnn, self._options.demo / "world", count)
+        return {
+            "methods": every_method(judge, self._cases(judge, SEEDS[0])[:count]),
+            "methods_class_token": every_method(token_judge, self._cases(token_judge, SEEDS[0])[:count]),
+            "methods_cnn": every_method(Judge(classifier=cnn, probability=nn.Softmax(dim=1)), cnn_cases),
+        }
+
+    def words(self) -> dict[str, Any]:
+        """Words of captions."""
+        demo = self._options.demo
+        named = word_pointing(demo / "models" / "scenes-captioner.mar", demo / "world", CAPTIONED)
+        return {"word_pointing": named["methods"][named["default"]]["pointing"], "words": named}
+
+    def _judge(self, seed: int) -> Judge:
+        model = trained(Recipe(seed=seed), self._train, self._models)
+        return Judge(classifier=model, probability=nn.Sigmoid(), blur=True)
+
+    def _cases(self, judge: Judge, seed: int) -> list[Case]:
+        """The held-out scenes of one seed; no two seeds share one."""
+        chosen = slice(seed * SCENES_A_SEED, (seed + 1) * SCENES_A_SEED)
+        return object_cases(judge.classifier, Scenes(self._test.images[chosen], self._test.kinds[chosen]), seed)
 
 
 def object_cases(classifier: Classifier, scenes: Scenes, seed: int) -> list[Case]:
@@ -175,20 +234,6 @@ def every_method(judge: Judge, cases: Sequence[Case]) -> dict[str, dict[str, flo
     return found
 
 
-def class_token(train: Scenes, test: Scenes, models: Path, count: int) -> dict[str, dict[str, float]]:
-    """Every method on the same transformer with a class token, trained for a shorter time."""
-    short = Phase(epochs=6, rate=2e-3, token_weight=0.5, removal=0.5, objects=0.2)
-    model = trained(Recipe(pooling="token", phases=(short,)), train, models)
-    return every_method(Judge(classifier=model, probability=nn.Sigmoid()), object_cases(model, test, 0)[:count])
-
-
-def cnn(demo: Path, count: int) -> dict[str, dict[str, float]]:
-    """Every method on the demo's classifier of scenes; the truth is the evidence: the objects that decide the class."""
-    model = Classifier.from_archive(archive.read(demo / "models" / "scenes.mar"))
-    judge = Judge(classifier=model, probability=nn.Softmax(dim=1))
-    return every_method(judge, evidence_cases(model, demo / "world", count))
-
-
 def evidence_cases(classifier: Classifier, world: Path, count: int) -> list[Case]:
     """The first held-out scenes that the classifier gets right."""
     size = classifier.config.input_size
@@ -212,35 +257,31 @@ def evidence_cases(classifier: Classifier, world: Path, count: int) -> list[Case
     return cases
 
 
-def report(figures: Mapping[str, Any], default: Figures, chance: Figures) -> None:
-    """Print the tables and the gates."""
+def report(figures: Mapping[str, Any]) -> None:
+    """Print the tables, and the gates of what was measured."""
     columns = ("pointing", "mass", "rank", "object_top1", "iou", "deletion", "insertion", "shapley_cosine", "mprt")
-    for title, table in figures["methods"].items():
+    for table, title in TABLES.items():
         print(f"\n{title}\n  {'method':<22}" + "".join(f"{name[:11]:>12}" for name in columns) + f"{'scenes':>8}")
-        for name, row in table.items():
+        for name, row in figures.get(table, {}).items():
             cells = "".join(f"{row[c]:12.3f}" if c in row else f"{'-':>12}" for c in columns)
             print(f"  {name:<22}{cells}{row['scenes']:8d}")
-    print("\ncost in forwards, ViT-Ti/16 at 224, one thread, prediction included")
-    for name, row in figures["cost_of_methods"].items():
+    print(f"\ncost in forwards, {TIMED}, mean-pooled, one thread, prediction included")
+    for name, row in figures.get("cost_of_methods", {}).items():
         print(f"  {name:<22}" + "".join(f"{key} {row[key]:6.2f}   " for key in COST_KEYS))
     print("\nour time divided by theirs")
-    for architecture, row in figures["ours_by_theirs"].items():
+    for architecture, row in figures.get("ours_by_theirs", {}).items():
         print(f"  {architecture}: " + ", ".join(f"{name} {value:.2f}" for name, value in row.items()))
-    means, cost = figures["default"], figures["cost"]
-    print(f"\ndefault ({means['method']}), {len(default.values['pointing'])} scenes, 95 % interval, random maps")
-    for name in (*QUALITY, "deletion_blur", "insertion_blur"):
-        low, high = default.interval(name)
-        at_random = f"{chance.means()[name]:8.3f}" if name in chance.values else f"{'-':>8}"
-        print(f"  {name:<24}{means[name]:8.3f}   {low:6.3f} to {high:6.3f}   {at_random}")
+    if "default" in figures:
+        print(f"\ndefault: {figures['default_method']}, {figures['default_scenes']} scenes, 95 % interval, random maps")
+        for name in (*QUALITY, "deletion_blur", "insertion_blur"):
+            low, high = figures["intervals"][name]
+            at_random = f"{figures['random'][name]:8.3f}" if name in figures["random"] else f"{'-':>8}"
+            print(f"  {name:<24}{figures['default'][name]:8.3f}   {low:6.3f} to {high:6.3f}   {at_random}")
     print("\ngates")
-    bounds = {"pointing": 0.85, "mass": 0.45, "rank": 0.65, "object_top1": 0.95, "deletion": 0.25, "insertion": 0.90}
-    for name, bound in bounds.items():
-        print(Gate(name, means[name], bound, at_least=name != "deletion"))
-    print(Gate("|mprt|", means["mprt"], 0.10, at_least=False))
-    print(Gate("shapley_cosine", means["shapley_cosine"], 0.95, at_least=True))
-    print(Gate("word_pointing", figures["word_pointing"], 0.85, at_least=True))
-    for name, bound in (*zip(COST_KEYS, (2.8, 2.8, 5.5), strict=True), ("grad_cam_batch1", 1.5)):
-        print(Gate(name, cost[name], bound, at_least=False))
+    values = {**figures.get("default", {}), **figures.get("cost", {}), "word_pointing": figures.get("word_pointing")}
+    for name, at_least, bound in GATES:
+        if values.get(name) is not None:
+            print(Gate(name, values[name], bound, at_least))
 
 
 if __name__ == "__main__":

@@ -29,11 +29,11 @@ DEAR = ("occlusion", "rise", "region_shapley")
 Call = Callable[[], object]
 
 
-def classifier(architecture: str) -> Classifier:
+def classifier(architecture: str, **options: str | bool) -> Classifier:
     """An untrained network: what it costs does not depend on its weights."""
     torch.manual_seed(0)
-    made = Classifier(ClassifierConfig(architecture=architecture, classes=CLASSES, input_size=SIZE))
-    return made.eval().requires_grad_(False)
+    config = ClassifierConfig(architecture=architecture, classes=CLASSES, input_size=SIZE, options=options)
+    return Classifier(config).eval().requires_grad_(False)
 
 
 def forward(network: Classifier, inputs: Tensor) -> Call:
@@ -65,9 +65,8 @@ def ratios(calls: Mapping[str, Call], unit: str, rounds: int) -> dict[str, float
     return {name: median / medians[unit] for name, median in medians.items()}
 
 
-def cost_of_methods(architecture: str, methods: tuple[str, ...], rounds: int) -> dict[str, dict[str, float]]:
+def cost_of_methods(network: Classifier, methods: tuple[str, ...], rounds: int) -> dict[str, dict[str, float]]:
     """Each method's cost at batch 1 and 8 for one class, and at batch 1 for four, in forwards of the same batch."""
-    network = classifier(architecture)
     shapes = {"one_class_batch1": (1, (7,)), "one_class_batch8": (8, (7,)), "four_classes_batch1": (1, (7, 8, 9, 10))}
     found: dict[str, dict[str, float]] = {method: {} for method in methods}
     for shape, (images, classes) in shapes.items():
@@ -101,7 +100,8 @@ def beside_others(architecture: str, rounds: int) -> dict[str, float]:
 
         def run() -> object:
             with torch.enable_grad():
-                return made(input_tensor=inputs.clone(), targets=target), predict()
+                # The network is frozen for them as for us; they then need a gradient to begin at the pixels.
+                return made(input_tensor=inputs.clone().requires_grad_(True), targets=target), predict()
 
         return run
 
