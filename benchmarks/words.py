@@ -79,9 +79,10 @@ def main(options: Options) -> None:
     print(f"{figures['words']} object words, {figures['images']} pictures, chance {figures['chance']:.3f}")
     for name, figure in figures["methods"].items():
         low, high = figure["interval"]
+        drop = "" if figure["deletion_drop"] is None else f"   deletion drop {figure['deletion_drop']:.3f}"
         print(
-            f"  {name:<18}in the object's box {figure['pointing']:.3f} ({low:.3f} to {high:.3f})   "
-            f"heaviest node right {figure['node_accuracy']:.3f}   deletion drop {figure['deletion_drop']:.3f}"
+            f"  {name:<20} in the object's box {figure['pointing']:.3f} ({low:.3f} to {high:.3f})   "
+            f"heaviest node right {figure['node_accuracy']:.3f}{drop}"
         )
     print(json.dumps(figures))
 
@@ -97,7 +98,7 @@ def word_pointing(archive_path: Path, world: Path, images: int, *, deletion: boo
 
     Returns:
         "images", "words", "chance" (mean share of the picture that the boxes take), "default" (a method's name) and
-        "methods": for each "pointing", "interval" (95 %), "hits", "node_accuracy" and "deletion_drop" (nan if not
+        "methods": for each "pointing", "interval" (95 %), "hits", "node_accuracy" and "deletion_drop" (None if not
         measured).
     """
     captioner = GuidedCaptioner.from_archive(archive.read(archive_path))
@@ -126,7 +127,7 @@ def word_pointing(archive_path: Path, world: Path, images: int, *, deletion: boo
                 "interval": _interval(done),
                 "hits": sum(word.hit for word in done),
                 "node_accuracy": float(np.mean([word.node for word in done])),
-                "deletion_drop": float(np.mean([word.drop for word in done])),
+                "deletion_drop": float(np.mean([word.drop for word in done])) if deletion else None,
             }
             for name, done in judged.items()
         },
