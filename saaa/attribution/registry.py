@@ -20,7 +20,6 @@ from saaa.attribution.gradient_x_input import GradientXInput
 from saaa.attribution.hires_cam import HiResCam
 from saaa.attribution.integrated_gradients import IntegratedGradients
 from saaa.attribution.layer_lrp import LayerLrp
-from saaa.attribution.layers import find_transformer
 from saaa.attribution.legrad import LeGrad
 from saaa.attribution.occlusion import Occlusion
 from saaa.attribution.options import check_options
@@ -45,9 +44,7 @@ METHODS: tuple[Method, ...] = (
     Rise(),
     RegionShapley(),
 )
-"""All methods; "auto" is the first that supports the model, but for `FIRST_BY_POOLING`."""
-FIRST_BY_POOLING = {"token": "gae"}
-"""What "auto" is for vision transformers that pool in this way."""
+"""All methods; "auto" is the first that supports the model."""
 DEFAULTS = ExplainOptions()
 
 
@@ -137,10 +134,7 @@ def attribute(
 
 def _supported(classifier: Classifier) -> Iterator[Method]:
     """The methods that can explain this classifier, its default first; checked only as far as the caller reads."""
-    transformer = find_transformer(classifier.net)
-    first = FIRST_BY_POOLING.get(transformer.pooling) if transformer is not None else None
-    # Sorting keeps the order of what is equal.
-    return (m for m in sorted(METHODS, key=lambda m: m.name != first) if m.supports(classifier))
+    return (method for method in METHODS if method.supports(classifier))
 
 
 def _find(classifier: Classifier, name: str) -> Method:

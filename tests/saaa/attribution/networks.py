@@ -37,8 +37,9 @@ OFFERED: dict[str, tuple[str, ...]] = {
     "efficientnet": CNN,
     "resnet": CNN,
     "mambaout": CNN[1:],  # no batch norm
-    "vit_token": ("gae", *(name for name in POOLED if name != "gae")),
-    **dict.fromkeys(("vit_mean", "vit_registers", "vit_attention_pool", "vit_rms_norm", "eva", "beit"), POOLED),
+    **dict.fromkeys(
+        ("vit_token", "vit_mean", "vit_registers", "vit_attention_pool", "vit_rms_norm", "eva", "beit"), POOLED
+    ),
 }
 """The methods of each model, its default first."""
 
