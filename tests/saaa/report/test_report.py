@@ -195,7 +195,10 @@ def test_a_constant_map_is_drawn_flat(value):
 
 def test_a_map_that_is_not_finite_is_drawn():
     region = Region(x=0, y=0, width=100, height=100)
-    draw_attribution(photo(100, 100), attribution([[float("nan"), 1], [0, 2]], region))
+    drawn = draw_attribution(photo(100, 100), attribution([[float("nan"), 1], [0, 2]], region))
+    as_zero = draw_attribution(photo(100, 100), attribution([[0, 1], [0, 2]], region))
+    for mine, expected in zip(panels(drawn, 100, 100), panels(as_zero, 100, 100), strict=True):
+        np.testing.assert_array_equal(mine, expected)
 
 
 def test_a_pixel_fine_map_is_not_dimmed_by_one_spike():
@@ -282,7 +285,9 @@ def test_a_crowded_graph_is_drawn():
         GraphRelationship(id=i, subject_id=i, object_id=i + 1, name="exactly at the place of") for i in range(49)
     )
     graph = Graph(objects=objects, relationships=links)
-    draw_graph(photo(), Analysis(image_width=160, image_height=160, graph=graph))
+    crowded = draw_graph(photo(), Analysis(image_width=160, image_height=160, graph=graph))
+    few = draw_graph(photo(), Analysis(image_width=160, image_height=160, graph=Graph(objects=objects[:2])))
+    assert crowded.width * crowded.height > few.width * few.height
 
 
 def test_no_graph_cannot_be_drawn():
