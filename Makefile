@@ -32,8 +32,9 @@ lint: setup  ## ruff, mypy --strict, import directions
 test: lint  ## lint, then the default test suite
 	$(BIN)/pytest -m "not slow"
 
-test-slow: setup  ## the long suites
+test-slow: setup  ## the long suites, and the default one with newly drawn examples
 	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m "not slow" --hypothesis-profile=default
 
 demo: setup  ## the whole product on the procedural world: train, serve, analyse, report
 	$(BIN)/python -m benchmarks.demo world --output build/demo

@@ -61,7 +61,7 @@ def relevance_mass(values: Map, mask: Mask) -> float:
     if not positive.any():
         positive = np.ones_like(flat)
     positive /= positive.max()  # so that no sum can overflow
-    return float(positive[inside].sum() / positive.sum())
+    return _share(positive[inside].sum() / positive.sum())
 
 
 def rank_accuracy(values: Map, mask: Mask) -> float:
@@ -74,7 +74,7 @@ def rank_accuracy(values: Map, mask: Mask) -> float:
     last = np.partition(flat, len(flat) - count)[len(flat) - count]
     above, tied = flat > last, flat == last
     places = count - above.sum()
-    return float((inside[above].sum() + places * inside[tied].mean()) / count)
+    return _share((inside[above].sum() + places * inside[tied].mean()) / count)
 
 
 def iou(values: Map, mask: Mask) -> float:
@@ -143,6 +143,11 @@ def centred_cosine(first: NDArray[np.floating], second: NDArray[np.floating]) ->
     a, b = (np.asarray(v, np.float64) - np.mean(v, dtype=np.float64) for v in (first, second))
     length = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(np.clip(a @ b / length, -1, 1)) if length > 0 else 0.0
+
+
+def _share(value: float) -> float:
+    """Rounding may carry a share of the whole past 1: sums over a part and over the whole add in different orders."""
+    return min(float(value), 1.0)
 
 
 def _tensor(values: Map) -> torch.Tensor:
