@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 from saaa.errors import OptionInvalid
 
 
@@ -13,6 +15,7 @@ def check(
     above: float | None = None,
     at_most: float | None = None,
     below: float | None = None,
+    hint: str = "",
 ) -> None:
     """Refuse a number outside its range; None, an option left open, passes.
 
@@ -22,12 +25,12 @@ def check(
     if value is None:
         return
     rules = [
-        (at_least, "at least", lambda bound: value >= bound),
-        (above, "above", lambda bound: value > bound),
-        (at_most, "at most", lambda bound: value <= bound),
-        (below, "below", lambda bound: value < bound),
+        ("at least", at_least, operator.ge),
+        ("above", above, operator.gt),
+        ("at most", at_most, operator.le),
+        ("below", below, operator.lt),
     ]
-    wanted = [(words, bound, test(bound)) for bound, words, test in rules if bound is not None]
+    wanted = [(words, bound, meets(value, bound)) for words, bound, meets in rules if bound is not None]
     if not all(met for _, _, met in wanted):
         range_ = " and ".join(f"{words} {bound:g}" for words, bound, _ in wanted)
-        raise OptionInvalid(f"{name} is {value:g}; it must be {range_}.", field=name)
+        raise OptionInvalid(f"{name} is {value:g}; it must be {range_}{hint and f': {hint}'}.", field=name)
