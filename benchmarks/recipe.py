@@ -53,7 +53,7 @@ def fold_folders(train: Path, folder: Path) -> list[Path]:
 
 
 def accuracy(options: str, fold: Path, output: Path, seed: int) -> tuple[int, int]:
-    """Train with `options` on a fold unless that was done; how many of its held-out pictures are right, and how many."""
+    """Train with `options` on a fold unless that was done: how many held-out pictures are right, and of how many."""
     metrics = output / "metrics.json"
     if not metrics.exists():
         where = ("--data_path", fold, "--output_dir", output, "--seed", str(seed))
