@@ -1,11 +1,19 @@
-"""ImageNet weights that come inside a Python package, so that nothing is downloaded at run time."""
+"""ImageNet weights that come inside a Python package, so that nothing is downloaded at run time; new heads for old
+networks.
+"""
 
 from __future__ import annotations
+
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from saaa.errors import CheckpointError, DataError
+
+HEAD_STD = 2e-5
+"""Of a new head on trained features, as in MAE's fine-tuning script: almost silent, so that the first steps do not tear
+the features apart."""
 
 
 def load_efficientnet_lite0(net: nn.Module) -> None:
@@ -40,3 +48,18 @@ def load_efficientnet_lite0(net: nn.Module) -> None:
             raise CheckpointError(f"EfficientNet-Lite0's weights do not fit {key}: {given.shape} for {own.shape}.")
         state[key] = given
     net.load_state_dict(state, strict=False)
+
+
+def renew_head(net: nn.Module) -> None:
+    """Give timm's network a new head, from torch's random state: weights N(0, 2e-5), biases 0."""
+    for layer in heads(net).values():
+        nn.init.trunc_normal_(layer.weight, std=HEAD_STD)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def heads(net: nn.Module) -> dict[str, nn.Linear]:
+    """Name the layers of timm's network that give the logits: one, or two in distilled transformers."""
+    found = cast(Any, net).get_classifier()
+    layers = found if isinstance(found, (tuple, list)) else (found,)
+    return {name: module for name, module in net.named_modules() if any(module is layer for layer in layers)}

@@ -5,24 +5,23 @@ He et al. 2022, Masked Autoencoders Are Scalable Vision Learners, arXiv:2111.063
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-import timm
 import torch
 from PIL import Image, ImageOps
 from timm.data import Mixup, create_transform
 from timm.data.auto_augment import AugmentOp
 from timm.data.auto_augment import posterize as timm_posterize
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 
 from saaa.errors import OptionInvalid
-from saaa.models.classifier import Classifier, ClassifierConfig, check_architecture
+from saaa.models.classifier import ClassifierConfig
 from training.egdd.config import EgddConfig
-from training.pretrained import load_efficientnet_lite0
 
 
 @dataclass(frozen=True)
@@ -37,40 +36,18 @@ class Mixing:
         return self.mix(inputs, labels) if self.mix is not None else (inputs, labels)
 
 
-def build_classifier(config: EgddConfig, classes: tuple[str, ...]) -> Classifier:
-    """Make the classifier to train, with pretrained weights when asked for.
+def build_optimizer(config: EgddConfig, net: nn.Module, processes: int) -> torch.optim.AdamW:
+    """Make AdamW whose learning rate decays layer by layer towards the input (--layer_decay ^ distance from the head);
+    weight decay is for matrices only. Layers scaled below --freeze_below are frozen.
 
-    Raises:
-        OptionInvalid: unknown model, or it cannot be built at this size.
-        DataError, CheckpointError: from `load_efficientnet_lite0`.
+    Each group holds "lr_scale", which the schedule multiplies its learning rate by.
+
+    Args:
+        config: the optimiser's options.
+        net: timm's network.
+        processes: how many share the step; without --lr the peak grows with the images of a step.
     """
-    check_architecture(config.model)
-    known = timm.get_pretrained_cfg(config.model)
-    mean, std = (known.mean, known.std) if known is not None else ((0.5,) * 3, (0.5,) * 3)
-    classifier = Classifier(
-        ClassifierConfig(
-            architecture=config.model,
-            classes=classes,
-            input_size=config.input_size,
-            resize=config.resize,
-            crop_fraction=config.crop_fraction,
-            mean=mean,
-            std=std,
-        ),
-        drop_path=config.drop_path,
-    )
-    if config.pretrained == "efficientnet_lite0":
-        load_efficientnet_lite0(classifier.net)
-        # As MAE does: an almost silent new head, so that the first steps do not tear the features apart.
-        head = classifier.net.get_classifier()
-        nn.init.trunc_normal_(head.weight, std=2e-5)
-        nn.init.zeros_(head.bias)
-    return classifier
-
-
-def build_optimizer(config: EgddConfig, net: nn.Module) -> torch.optim.AdamW:
-    """Make AdamW whose learning rate decays layer by layer towards the input; freezes what is scaled away."""
-    skip = net.no_weight_decay() if hasattr(net, "no_weight_decay") else ()
+    skip: Collection[str] = getattr(net, "no_weight_decay", tuple)()
     groups = param_groups_layer_decay(
         net,
         weight_decay=config.weight_decay,
@@ -78,32 +55,63 @@ def build_optimizer(config: EgddConfig, net: nn.Module) -> torch.optim.AdamW:
         layer_decay=config.layer_decay,
         no_opt_scale=config.freeze_below or None,
     )
-    return torch.optim.AdamW(groups, lr=config.peak_lr)
+    if isinstance(net, VisionTransformer):
+        # timm puts the norm before the head into the last block's layer, MAE into the head's. Under mean pooling the
+        # norm is fc_norm, on which both agree, and this one is empty.
+        final = list(net.norm.parameters())
+        groups = [{**group, "params": [p for p in group["params"] if not _among(p, final)]} for group in groups]
+        groups.append({"params": [p.requires_grad_(True) for p in final], "lr_scale": 1.0, "weight_decay": 0.0})
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.peak_lr(processes))
 
 
-def build_schedule(config: EgddConfig, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> CosineLRScheduler:
-    """Make the schedule, to be asked before every step: linear from 0, then a cosine to min_lr.
+def _among(parameter: nn.Parameter, others: list[nn.Parameter]) -> bool:
+    return any(parameter is other for other in others)
 
-    It depends on the step's number alone, so a checkpoint needs no state of it.
+
+def build_schedule(config: EgddConfig, optimizer: torch.optim.Optimizer) -> CosineLRScheduler:
+    """Make the schedule: linear from 0, then a cosine to --min_lr.
+
+    It depends on time alone, so a checkpoint needs no state of it. Before every step, and at no other time, give it the
+    time in epochs: `schedule.step(epoch + micro / micros_per_epoch)`, micro being the index within the epoch of the
+    step's first micro-batch; so MAE's script does.
     """
-    warmup = round(config.warmup_epochs * steps_per_epoch)
     return CosineLRScheduler(
         optimizer,
-        t_initial=max(1, config.epochs * steps_per_epoch - warmup),
+        t_initial=config.epochs - config.warmup_epochs,
         lr_min=config.min_lr,
-        warmup_t=warmup,
+        warmup_t=config.warmup_epochs,
         warmup_lr_init=0.0,
         warmup_prefix=True,
-        t_in_epochs=False,
     )
 
 
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Name the learning rates in use, for the curves: "head", "head-1" (the layer before it), and so on."""
+    rates = {group["lr_scale"]: group["lr"] for group in optimizer.param_groups}
+    return {f"head-{i}" if i else "head": rates[scale] for i, scale in enumerate(sorted(rates, reverse=True))}
+
+
 def build_mixing(config: EgddConfig, classes: int) -> Mixing:
-    """Make Mixup / CutMix when asked for, with the loss that belongs to it."""
-    if config.mixup > 0 or config.cutmix > 0:
+    """Make Mixup / CutMix when asked for, with the loss that belongs to it.
+
+    Mixing draws from NumPy's global state, smooths the labels itself, and writes into its inputs.
+
+    Raises:
+        OptionInvalid: cutmix_minmax leaves no whole number of pixels to draw.
+    """
+    if config.mixes:
+        # timm draws the sides from the whole pixels of this range, the upper end excluded, and fails on none.
+        sides = [int(config.input_size * share) for share in config.cutmix_minmax or (0, 1)]
+        if sides[0] >= sides[1]:
+            raise OptionInvalid(
+                f"cutmix_minmax is {config.cutmix_minmax}, which is {sides[0]} to {sides[1]} of {config.input_size} "
+                "pixels; give shares at least a pixel apart.",
+                field="cutmix_minmax",
+            )
         mix = Mixup(
             mixup_alpha=config.mixup,
             cutmix_alpha=config.cutmix,
+            cutmix_minmax=config.cutmix_minmax,
             prob=config.mixup_prob,
             switch_prob=config.mixup_switch_prob,
             mode=config.mixup_mode,
