@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import csv
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,27 +10,40 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 from saaa import archive as archives
 from saaa.errors import CheckpointError, OptionInvalid
 from saaa.models.classifier import Classifier, ClassifierConfig
 from training.checkpoint import load_checkpoint
+from training.distributed import World, torch_device
 from training.egdd.config import EvaluateConfig
 from training.egdd.data import Images, list_images, load_for_evaluation
+from training.egdd.export import export
+from training.egdd.measures import TOP, Predictions, failures, measure
+from training.egdd.pictures import write_pictures
+from training.files import whole, write_json
 from training.progress import progress
 
 FAILURES_LISTED = 100
+ALONE = World()
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Measure an archive or a checkpoint on a folder of class folders; print a summary, write JSON when
-    asked.
+    """Measure an archive or a checkpoint on a set of images; print a summary.
+
+    With `config.output` NAME.json, the report goes there, and beside it NAME.confusion.png, NAME.calibration.png and
+    NAME.failures.csv (every wrong image). With `config.export`, the outputs go there; see `training.egdd.export`.
 
     Returns:
-        See `measure`, plus "model", "data" (path and digest), "skipped" and "failures" (files, worst first).
+        See `measure`, plus "model", "data" (path and digest), "skipped" and "failures" (the 100 worst images, worst
+        first).
 
     Raises:
-        DataError, ArchiveError, CheckpointError: the folder, the archive or the checkpoint is unusable.
+        DataError, ArchiveError, CheckpointError: the images, the archive or the checkpoint are unusable, or a file
+            cannot be written.
+        OptionInvalid: the device is not there, or the network has no embeddings to export.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -40,21 +53,31 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         assert config.checkpoint is not None, "EvaluateConfig demands one of the two"
         classifier, model = classifier_of(load_checkpoint(config.checkpoint, "egdd")), config.checkpoint
     classifier.to(torch_device(config.device))
-    images = load_for_evaluation(
-        list_images(config.data_path, classifier.config.classes),
-        classifier.config,
-        what=config.data_path.name,
+    classes = classifier.config.classes
+    images = load_for_evaluation(list_images(config.data_path, classes), classifier.config, what=config.data_path.name)
+    found = predict(
+        classifier,
+        images,
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
+        embeddings=config.export is not None,
+        show=True,
     )
-    logits = predict(classifier, images, batch_size=config.batch_size, show=True)
+    wrong = failures(found.logits, images.labels, images.listing.names, classes)
     report: dict[str, Any] = {
         "model": str(model),
         "data": {"path": str(config.data_path), "digest": images.digest},
-        **measure(logits, images.labels, classifier.config.classes),
+        **measure(found.logits, images.labels, classes),
         "skipped": [{"file": str(file), "reason": reason} for file, reason in images.skipped],
-        "failures": failures(logits, images, classifier.config.classes),
+        "failures": wrong[:FAILURES_LISTED],
     }
     if config.output is not None:
+        folder, name = config.output.parent, config.output.stem
         write_json(config.output, report)
+        write_failures(folder / f"{name}.failures.csv", wrong)
+        write_pictures(report, folder, prefix=f"{name}.")
+    if config.export is not None:
+        export(config.export, found, images, classes=classes, model=str(model))
     print(summary(report))
     return report
 
@@ -83,73 +106,91 @@ def settings_of(config: ClassifierConfig) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def predict(classifier: Classifier, images: Images, *, batch_size: int, show: bool = False) -> NDArray[np.float32]:
-    """Give the logits, (images, classes); the classifier must be in evaluation mode."""
-    device = next(classifier.parameters()).device
-    starts = range(0, len(images), batch_size)
-    parts = []
-    for start in progress(starts, "evaluate") if show else starts:
-        pixels = np.stack([images[i] for i in range(start, min(start + batch_size, len(images)))])
-        parts.append(classifier(classifier.preprocess(torch.from_numpy(pixels).to(device))).float().cpu())
-    return torch.cat(parts).numpy()
-
-
-def measure(logits: NDArray[np.float32], labels: NDArray[np.int64], classes: tuple[str, ...]) -> dict[str, Any]:
-    """Compare predictions with the truth.
+def predict(
+    classifier: Classifier,
+    images: Images,
+    *,
+    batch_size: int,
+    world: World = ALONE,
+    num_workers: int = 0,
+    embeddings: bool = False,
+    show: bool = False,
+) -> Predictions:
+    """Predict a set of images, shared among the processes when there are several.
 
     Args:
-        logits: (n, K).
-        labels: (n,) class indices.
-        classes: K names.
+        classifier: in evaluation mode.
+        images: as `load_for_evaluation` loads them, the same on every process.
+        batch_size: images of one forward.
+        world: the processes that share the work; default: this one alone. Each image is predicted once, by one process,
+            and all processes get all predictions.
+        num_workers: processes that decode what is not in memory; 0 is this one.
+        embeddings: keep what the last linear layer sees, too.
+        show: a progress bar on the main process.
 
-    Returns:
-        "images"; "accuracy" and "top5" in [0, 1] (top5 is null for 5 classes or fewer, where it says
-        nothing); "loss", the mean cross-entropy in nats; "classes": per class "images" and "accuracy" (null
-        without images); "confusion": counts, rows are the true classes, columns the predicted ones.
+    Raises:
+        CheckpointError: an output is not finite.
+        OptionInvalid: embeddings of a network that has no penultimate features.
     """
-    count, known = logits.shape
-    predicted = logits.argmax(axis=1)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    confusion = np.zeros((known, known), dtype=np.int64)
-    np.add.at(confusion, (labels, predicted), 1)
-    right = confusion.diagonal()
-    totals = confusion.sum(axis=1)
-    best5 = np.argsort(-logits, axis=1, kind="stable")[:, :5]
-    return {
-        "images": count,
-        "accuracy": float(right.sum() / count),
-        "top5": float((best5 == labels[:, None]).any(axis=1).mean()) if known > 5 else None,
-        "loss": float(-log_probabilities[np.arange(count), labels].mean()),
-        "classes": {
-            name: {"images": int(n), "accuracy": float(hits / n) if n else None}
-            for name, hits, n in zip(classes, right, totals, strict=True)
-        },
-        "confusion": confusion.tolist(),
-    }
-
-
-def failures(logits: NDArray[np.float32], images: Images, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """List the images that were classified wrongly, the most confident mistake first; at most 100."""
-    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = exponents / exponents.sum(axis=1, keepdims=True)
-    predicted = logits.argmax(axis=1)
-    wrong = np.flatnonzero(predicted != images.labels)
-    order = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
-    return [
-        {
-            "file": images.listing.files[i].as_posix(),
-            "label": classes[images.labels[i]],
-            "predicted": classes[predicted[i]],
-            "probability": round(float(probabilities[i, predicted[i]]), 4),
-        }
-        for i in order[:FAILURES_LISTED]
+    own = world.share(len(images))
+    loader: DataLoader[Tensor] = DataLoader(
+        images,  # type: ignore[arg-type] # has what a map-style dataset needs
+        batch_sampler=[list(own[start : start + batch_size]) for start in range(0, len(own), batch_size)],
+        collate_fn=_stack,
+        num_workers=num_workers,
+        # Its own generator: opening a loader must not draw from the state that a training goes on with.
+        generator=torch.Generator(),
+    )
+    device = next(classifier.parameters()).device
+    batches = [
+        _forward(classifier, classifier.preprocess(pixels.to(device)), embeddings)
+        for pixels in (progress(loader, "evaluate") if show and world.main else loader)
     ]
+    # With fewer images than processes some processes have none.
+    share = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+    outputs = _in_order(world.gather(share), len(images))
+    for i in np.flatnonzero(~np.isfinite(outputs[0]).all(axis=1))[:1]:
+        raise CheckpointError(
+            f"The model's output for {images.listing.names[i]} is not finite; its weights cannot be used."
+        )
+    return Predictions(outputs[0], outputs[1] if embeddings else None)
+
+
+def _stack(pixels: list[NDArray[np.uint8]]) -> Tensor:
+    return torch.from_numpy(np.stack(pixels))
+
+
+def _forward(classifier: Classifier, inputs: Tensor, embeddings: bool) -> list[NDArray[np.float32]]:
+    """Give the logits, and the embeddings when asked for."""
+    if not embeddings:
+        return [classifier(inputs).float().cpu().numpy()]
+    net: Any = classifier.net
+    try:
+        features = net.forward_features(inputs)
+        outputs = [net.forward_head(features), net.forward_head(features, pre_logits=True).flatten(1)]
+    except (AttributeError, TypeError) as error:
+        raise OptionInvalid(
+            f"{classifier.config.architecture} has no penultimate features to export.", field="export"
+        ) from error
+    return [output.float().cpu().numpy() for output in outputs]
+
+
+def _in_order(shares: list[list[NDArray[np.float32]]], count: int) -> list[NDArray[np.float32]]:
+    """Put together what the processes made of their shares: rank r of n has the images r, r + n, ..."""
+    joined = [np.empty((count, part.shape[1]), np.float32) for part in shares[0]]
+    for rank, share in enumerate(shares):
+        for output, part in zip(joined, share, strict=False):
+            output[rank :: len(shares)] = part
+    return joined
 
 
 def summary(report: dict[str, Any]) -> str:
     """Put a report into a few lines for the terminal."""
-    lines = [f"accuracy {report['accuracy']:.4f} on {report['images']} images, loss {report['loss']:.4f}"]
+    figures = [f"accuracy {report['accuracy']:.4f}"]
+    if len(report["classes"]) > TOP:
+        figures.append(f"top-{TOP} {report['top5']:.4f}")
+    figures += [f"loss {report['loss']:.4f}", f"calibration error {report['ece']:.4f}"]
+    lines = [f"{', '.join(figures)} on {report['images']} images"]
     if report["skipped"]:
         lines.append(f"{len(report['skipped'])} files skipped, such as {report['skipped'][0]['file']}")
     width = max(len(name) for name in report["classes"])
@@ -159,25 +200,13 @@ def summary(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON whole or not at all, making the folder when needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    aside.replace(path)
-
-
-def torch_device(name: str) -> torch.device:
-    """Give the torch device of that name.
+def write_failures(path: Path, wrong: list[dict[str, Any]]) -> None:
+    """Write what `failures` found as a CSV table.
 
     Raises:
-        OptionInvalid: no such device here.
+        DataError: the file cannot be written.
     """
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise OptionInvalid(
-            f"device {name!r} cannot be used here: {str(error).splitlines()[0]}", field="device"
-        ) from error
-    return device
+    with whole(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, ["file", "label", "predicted", "probability"])
+        table.writeheader()
+        table.writerows(wrong)
