@@ -89,10 +89,10 @@ def classifier_of(checkpoint: dict[str, Any]) -> Classifier:
         CheckpointError: the checkpoint does not describe a usable classifier.
     """
     try:
-        settings = checkpoint["classifier"]
-        config = ClassifierConfig(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
-        )
+        settings: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in checkpoint["classifier"].items()
+        }
+        config = ClassifierConfig(**settings)
         classifier = Classifier(config)
         classifier.net.load_state_dict(checkpoint["model"])
     except (KeyError, TypeError, RuntimeError, OptionInvalid) as error:
