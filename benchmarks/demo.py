@@ -25,12 +25,13 @@ PHOTOS_SHOWN = 6
 MINUTES = {"world": 12, "photos": 15}
 CREATIVE_COMMONS_SHARABLE = {4, 5, 7}
 
+EGDD_NETWORK = "--model tf_efficientnet_lite0 --pretrained efficientnet_lite0 --resize squash --num_workers 0"
 EGDD_WORLD = (
-    "--pretrained efficientnet_lite0 --input_size 128 --epochs 6 --warmup_epochs 0.5 --batch_size 32 --lr 2e-3 "
+    f"{EGDD_NETWORK} --input_size 128 --epochs 6 --warmup_epochs 0.5 --batch_size 32 --lr 2e-3 "
     "--layer_decay 0.9 --freeze_below 0.28 --min_crop 0.6 --ema 0.97 --drop_path 0 --aa none --reprob 0"
 ).split()
 EGDD_PHOTOS = (
-    "--pretrained efficientnet_lite0 --input_size 192 --epochs 12 --warmup_epochs 1 --batch_size 32 --lr 1e-3 "
+    f"{EGDD_NETWORK} --input_size 192 --epochs 12 --warmup_epochs 1 --batch_size 32 --lr 1e-3 "
     "--layer_decay 0.85 --freeze_below 0.13 --min_crop 0.5 --mixup 0.2 --ema 0.97 --drop_path 0.1 --aa none --reprob 0"
 ).split()
 EGA_WORLD = (

@@ -1,18 +1,28 @@
 """`saaa-train`: one subcommand a batch job.
 
 Only the job asked for is imported, so `saaa-train --help` and a typing mistake answer at once. Options are
-written with underscores or hyphens alike.
+written with underscores or hyphens alike, or come from a YAML file; the command line overrides the file.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import MISSING, dataclass, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Generic, TypeVar
+
+import tyro
 
 from saaa.errors import SaaaError
+from training.options import load_values, to_yaml
+from training.stopping import Stopped
 
 
 @dataclass(frozen=True)
@@ -34,9 +44,33 @@ JOBS: dict[str, Job] = {
     "attribute": Job("training.attribute", "AttributeConfig", "run", "explain a whole data set"),
     "archive egdd": Job("training.egdd", "ArchiveConfig", "archive", "make a servable archive of a classifier"),
     "archive ega": Job("training.ega", "ArchiveConfig", "archive", "make a servable archive of a captioner"),
+    "shards": Job("training.egdd", "ShardsConfig", "shards", "pack class folders into WebDataset shards"),
 }
+DONE = 0
 USAGE_ERROR = 2
+PREEMPTED = 75
+"""EX_TEMPFAIL of sysexits.h: nothing is wrong, run it again."""
 INTERRUPTED = 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigFile:
+    """What is asked of every job beside its own options."""
+
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE.yaml")] = None
+    """Take options from this file; those given here override it. Every run writes its own as config.yaml."""
+    print_config: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print all options as such a file, and do nothing else."""
+
+
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call(ConfigFile, Generic[Options]):
+    """One command line."""
+
+    options: Annotated[Options, tyro.conf.arg(name="")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,8 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows the program's name; None is the process's own.
 
     Returns:
-        The exit code: 0 done, 2 the options or the data are wrong (one line on standard error says what), 130
-        stopped by the user.
+        The exit code: 0 done, 2 the options or the data are wrong (one line on standard error says what), 75 stopped
+        by SIGTERM with its state saved (start it again to go on), 130 stopped by the user.
     """
     # Read when torch loads its thread pool: threads that wait for each other sleep instead of spinning. On a machine
     # that also does something else, spinning makes training several times slower.
@@ -56,29 +90,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, rest = _split(words)
     if name is None:
         asked = not words or words[0] in ("-h", "--help")
-        print(_usage(words), file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else USAGE_ERROR
+        _say(_usage(words), error=not asked)
+        return DONE if asked else USAGE_ERROR
     job = JOBS[name]
     try:
         module = importlib.import_module(job.module)
-        # tyro's defaults: underscores and hyphens are the same, and the field comments are the help.
-        import tyro
-
-        options = tyro.cli(
-            getattr(module, job.options),
-            args=rest,
-            prog=f"saaa-train {name}",
-            description=f"{job.summary[0].upper()}{job.summary[1:]}.",
-            use_underscores=True,
-        )
-        getattr(module, job.run)(options)
+        with _heard_once():
+            call = _parse(getattr(module, job.options), rest, name)
+        if call.print_config:
+            _say(to_yaml(call.options).rstrip(), error=False)
+        else:
+            getattr(module, job.run)(call.options)
     except SaaaError as error:
-        print(f"saaa-train {name}: {error.message}", file=sys.stderr)
+        _say(f"saaa-train {name}: {error.message}", error=True)
         return USAGE_ERROR
     except KeyboardInterrupt as stop:
-        print(f"saaa-train {name}: {stop or 'stopped'}", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+        _say(f"saaa-train {name}: {stop or 'stopped'}", error=True)
+        return PREEMPTED if isinstance(stop, Stopped) and stop.signal == signal.SIGTERM else INTERRUPTED
+    return DONE
+
+
+def _parse(options: type[Options], words: list[str], name: str) -> Call[Options]:
+    """Read a job's command line. The file that it names, if any, comes first: its values are tyro's defaults, so
+    --help shows them and what it lacks is still required."""
+    prog = f"saaa-train {name}"
+    source, _ = tyro.cli(ConfigFile, args=words, prog=prog, add_help=False, return_unknown_args=True)
+    # An instance that was never validated: the command line may yet override what is wrong, or complete it.
+    defaults = object.__new__(options)
+    vars(defaults).update({f.name: tyro.MISSING for f in fields(options) if f.default is MISSING})  # type: ignore[arg-type]
+    if source.config is not None:
+        vars(defaults).update(load_values(source.config, options))
+    summary = JOBS[name].summary
+    return tyro.cli(
+        Call[options],  # type: ignore[valid-type]
+        default=Call(options=defaults),
+        args=words,
+        prog=prog,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        use_underscores=True,
+    )
 
 
 def _split(words: list[str]) -> tuple[str | None, list[str]]:
@@ -97,3 +147,40 @@ def _usage(words: list[str]) -> str:
     lines.append("usage: saaa-train JOB [options]     (saaa-train JOB --help lists the options)\n\njobs:")
     lines.extend(f"  {name:<14} {job.summary}" for name, job in JOBS.items())
     return "\n".join(lines)
+
+
+def _under_torchrun() -> bool:
+    """Whether torchrun started this process and keeps a store that its processes share."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def _say(text: str, *, error: bool) -> None:
+    """Print a text. Of the processes of one torchrun only the first that comes prints it: each may fail for the same
+    reason, and torchrun ends the others as soon as one has, so that it cannot always be the same one."""
+    if _under_torchrun():
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        try:
+            store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=5))
+            if store.add(f"saaa-train {os.environ['TORCHELASTIC_RESTART_COUNT']} {text}", 1) > 1:
+                return
+        except RuntimeError:  # torchrun itself has ended: better twice than never
+            pass
+    print(text, file=sys.stderr if error else sys.stdout, flush=True)
+
+
+@contextmanager
+def _heard_once() -> Iterator[None]:
+    """Let what tyro prints (help, mistakes in the options) go the way of `_say`."""
+    if not _under_torchrun():
+        yield
+        return
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            yield
+    finally:
+        for text, error in ((out.getvalue(), False), (err.getvalue(), True)):
+            if text:
+                _say(text.rstrip(), error=error)

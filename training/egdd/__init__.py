@@ -1,13 +1,13 @@
-"""EGDD: the image classifier's trainer (MAE's fine-tuning recipe), its evaluation and its archive.
+"""EGDD: the image classifier's trainer (MAE's fine-tuning recipe), its data as shards, its evaluation and its archive.
 
 Importing this package loads the options only; torch comes with the first call.
 """
 
 from __future__ import annotations
 
-from training.egdd.config import ArchiveConfig, EgddConfig, EvaluateConfig
+from training.egdd.config import ArchiveConfig, EgddConfig, EvaluateConfig, ShardsConfig
 
-__all__ = ["ArchiveConfig", "EgddConfig", "EvaluateConfig", "archive", "evaluate", "run"]
+__all__ = ["ArchiveConfig", "EgddConfig", "EvaluateConfig", "ShardsConfig", "archive", "evaluate", "run", "shards"]
 
 
 def run(config: EgddConfig) -> None:
@@ -29,3 +29,10 @@ def archive(config: ArchiveConfig) -> None:
     from training.egdd.packing import pack
 
     pack(config)
+
+
+def shards(config: ShardsConfig) -> None:
+    """Pack class folders into shards; see `training.egdd.shards.write_shards`."""
+    from training.egdd.shards import write_shards
+
+    write_shards(config)
