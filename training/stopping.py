@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+WORKER_GRACE_S = 30
 
 
 class Stopped(KeyboardInterrupt):
@@ -58,11 +59,14 @@ def graceful_stop() -> Iterator[Stop]:
         _restore(previous)
 
 
-def leave_signals_to_parent() -> None:
-    """Ignore SIGINT and SIGTERM, in a worker process: a terminal and torchrun send them to the whole process group, and
-    the parent still needs its workers to finish the step."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+def leave_signals_to_parent(_worker: int = 0) -> None:
+    """Outlive SIGINT, and SIGTERM for half a minute, in a worker process: a terminal and torchrun send them to the
+    whole process group, and the parent still needs its workers to finish the step.
+
+    Not for ever: a parent that dies of an error sends its workers SIGTERM, too, and waits for their end.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_GRACE_S))
 
 
 def _restore(previous: dict[int, Any]) -> None:

@@ -18,7 +18,7 @@ from saaa.scene_graph import Relationship, SceneGraph, SceneObject
 from saaa.work import ItemError, ModelInfo, ModelKind
 from training.attribute.config import AttributeConfig
 from training.ega.published import AnnotationFolder, ImageFolder, Region, Skipped
-from training.egdd.data import IMAGE_SUFFIXES
+from training.egdd.listing import IMAGE_SUFFIXES
 
 ANNOTATIONS, REGION_FILES, SCENES = "annotations", "regionfiles", "scenes.jsonl"
 MAX_SCENE_NODES = 10_000

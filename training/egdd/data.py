@@ -1,94 +1,86 @@
-"""Class folders: find the images, decode each once, keep what fits in memory."""
+"""The images of a data set: found in class folders or shards, split, read once, kept in memory as far as allowed."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from saaa.errors import DataError, ImageRejected
+from saaa.errors import DataError, ImageRejected, OptionInvalid
 from saaa.images import decode, fit
-from saaa.models.classifier import ClassifierConfig
+from training.egdd.listing import Listing, list_folders
+from training.egdd.shards import list_shards
 from training.progress import progress
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-TRAIN_SHORTER_SIDE = 2
-"""Training images are kept at most this many input sizes on the shorter side; a random crop needs no more."""
+if TYPE_CHECKING:
+    from saaa.models.preprocessing import Preprocessing
+    from training.distributed import World
 
 Pixels = NDArray[np.uint8]
+AT_ONCE = 256
+"""Images handed to the threads at a time, which bounds what is decoded and not yet kept or dropped."""
+
+__all__ = [
+    "Images",
+    "Listing",
+    "Pixels",
+    "cores",
+    "find_splits",
+    "list_images",
+    "load_for_evaluation",
+    "load_for_training",
+]
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The images of a folder with one folder a class, sorted by name."""
-
-    root: Path
-    classes: tuple[str, ...]
-    files: tuple[Path, ...]
-    """Relative to root."""
-    labels: tuple[int, ...]
-    """Index into classes, one a file."""
-
-    def take(self, indices: Sequence[int]) -> Listing:
-        """Keep some of the images."""
-        return Listing(
-            self.root,
-            self.classes,
-            tuple(self.files[i] for i in indices),
-            tuple(self.labels[i] for i in indices),
-        )
-
-
-def list_images(root: Path, classes: Sequence[str] | None = None) -> Listing:
-    """Find the images of `root`/<class>/, at any depth below the class.
+def list_images(root: Path, classes: Sequence[str] | None = None, *, show: bool = False) -> Listing:
+    """Find the images of a folder of class folders, or of WebDataset shards.
 
     Args:
         root: the folder.
-        classes: the classes a model knows; default: those of the folder, at least 2.
+        classes: the classes a model knows; default: those of the data, at least 2.
+        show: whether indexing shards shows a progress bar.
 
     Raises:
-        DataError: no such folder, a class without images, fewer than 2 classes, or a class the model does not
-            know.
+        DataError: no such folder, both kinds in one, or as `list_folders` and `list_shards`.
     """
     if not root.is_dir():
         raise DataError(f"There is no folder {root}.")
-    found = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if classes is None and len(found) < 2:
-        raise DataError(f"{root} needs a folder for each of at least 2 classes; it has {len(found)}: {found}.")
-    names = tuple(found if classes is None else classes)
-    unknown = sorted(set(found) - set(names))
-    if unknown or not found:
-        raise DataError(f"The class folders of {root} must be among {list(names)}; found {unknown or 'none'}.")
-    files: list[Path] = []
-    labels: list[int] = []
-    for name in found:
-        images = sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not images:
-            raise DataError(f"The class folder {root / name} holds no image; fill it or remove it.")
-        files.extend(p.relative_to(root) for p in images)
-        labels.extend([names.index(name)] * len(images))
-    return Listing(root, names, tuple(files), tuple(labels))
+    inside = [path for path in root.iterdir() if not path.name.startswith(".")]
+    if not any(path.suffix == ".tar" for path in inside):
+        return list_folders(root, classes)
+    if any(path.is_dir() for path in inside):
+        raise DataError(f"{root} holds shards (*.tar) and folders; keep one of the two.")
+    return list_shards(root, classes, show=show)
 
 
-def find_splits(data_path: Path, *, val_fraction: float, seed: int) -> tuple[Listing, Listing]:
-    """Find the training and validation images; without a val/ folder a seeded share of every class is held
-    out.
+def find_splits(
+    data_path: Path, *, val_fraction: float, seed: int, nb_classes: int | None = None, show: bool = False
+) -> tuple[Listing, Listing]:
+    """Find the training and validation images; without a val/ folder a seeded share of every class is held out.
 
     Raises:
         DataError: as `list_images`, or a class of one image cannot be divided.
+        OptionInvalid: the data have another number of classes than `nb_classes`.
     """
-    train = list_images(data_path / "train")
+    train = list_images(data_path / "train", show=show)
+    if nb_classes is not None and nb_classes != len(train.classes):
+        raise OptionInvalid(
+            f"{data_path / 'train'} has {len(train.classes)} classes; --nb_classes says {nb_classes}. Leave it out, or "
+            "correct the data.",
+            field="nb_classes",
+        )
     if (data_path / "val").is_dir():
-        return train, list_images(data_path / "val", train.classes)
+        return train, list_images(data_path / "val", train.classes, show=show)
     draw = random.Random(seed)
     held: set[int] = set()
     for label, name in enumerate(train.classes):
@@ -97,8 +89,8 @@ def find_splits(data_path: Path, *, val_fraction: float, seed: int) -> tuple[Lis
             raise DataError(f"Class {name!r} has one image; it needs 2, since {data_path} has no val/ folder.")
         count = min(max(1, round(val_fraction * len(members))), len(members) - 1)
         held.update(draw.sample(members, count))
-    everything = range(len(train.files))
-    return train.take([i for i in everything if i not in held]), train.take(sorted(held))
+    kept = train.take([i for i in range(len(train)) if i not in held])
+    return replace(kept, problems=train.problems), train.take(sorted(held))
 
 
 @dataclass
@@ -112,49 +104,76 @@ class Images:
     prepare: Callable[[Pixels], Pixels]
     digest: str
     """SHA-256 over the names and contents of the files, skipped ones included."""
-    skipped: tuple[tuple[Path, str], ...]
-    """Files that are no usable image, and why."""
+    skipped: tuple[tuple[str, str], ...]
+    """Where something is that is no usable image, and why."""
     cache: dict[int, Pixels] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, listing: Listing, prepare: Callable[[Pixels], Pixels], *, what: str, cache_mb: int) -> Images:
-        """Read and decode every image once.
+    def load(
+        cls,
+        listing: Listing,
+        prepare: Callable[[Pixels], Pixels],
+        *,
+        what: str,
+        cache_mb: int,
+        world: World | None = None,
+    ) -> Images:
+        """Read and decode every image once: each process its share, in threads, one a core.
+
+        All processes get the same images, digest and skipped ones, as any number of processes would. Each keeps what it
+        decoded itself.
+
+        Args:
+            listing: what to read.
+            prepare: from a decoded image, uint8 (height, width, 3), to what is kept and given out.
+            what: name for the progress bar.
+            cache_mb: MiB of prepared images kept by this process.
+            world: the processes that share the work; default: this one alone.
 
         Raises:
-            DataError: no image of some class is usable, or a file cannot be read.
+            DataError: no image of some class is usable, or a file cannot be read; the same on all processes.
         """
-        digest = hashlib.sha256()
-        good: list[int] = []
-        skipped: list[tuple[Path, str]] = []
-        cache: dict[int, Pixels] = {}
+        mine = world.share(len(listing)) if world is not None else range(len(listing))
+        kept: dict[int, Pixels] = {}
         room = cache_mb * 2**20
-        for index, file in enumerate(progress(listing.files, f"read {what}", unit="image")):
-            data = _read(listing.root / file)
-            digest.update(f"{file.as_posix()} {hashlib.sha256(data).hexdigest()}\n".encode())
-            try:
-                pixels = prepare(decode(data))
-            except ImageRejected as error:
-                skipped.append((file, error.message))
-                continue
-            if pixels.nbytes <= room:
-                cache[len(good)] = pixels
-                room -= pixels.nbytes
-            good.append(index)
+        rows: list[_Row] = []
+        failure: DataError | None = None
+        try:
+            found = _examine(listing, prepare, mine)
+            shown = progress(found, f"read {what}", total=len(mine), unit="image")
+            for row, pixels in shown if world is None or world.main else found:
+                rows.append(row)
+                if pixels is not None and pixels.nbytes <= room:
+                    kept[row.index] = pixels
+                    room -= pixels.nbytes
+        except DataError as error:
+            failure = error
+        # A process that failed takes part, too: the others wait for it here.
+        for theirs, wrong in world.gather((rows, failure)) if world is not None else [(rows, failure)]:
+            if wrong is not None:
+                raise wrong
+            if theirs is not rows:
+                rows = rows + theirs
+        rows = sorted({row.index: row for row in rows}.values(), key=lambda row: row.index)
+        digest = hashlib.sha256()
+        for row in rows:
+            digest.update(f"{listing.names[row.index]} {row.content}\n".encode())
+        good = [row.index for row in rows if row.reason is None]
+        bad = [(listing.place(row.index), row.reason) for row in rows if row.reason is not None]
         usable = listing.take(good)
         lost = {listing.classes[label] for label in set(listing.labels) - set(usable.labels)}
         if lost:
-            raise DataError(f"No image of {sorted(lost)} in {listing.root} can be read: {skipped[0][1]}")
-        return cls(usable, prepare, digest.hexdigest(), tuple(skipped), cache)
+            raise DataError(f"No image of {sorted(lost)} in {listing.root} can be read: {bad[0][1]}")
+        cache = {position: kept[index] for position, index in enumerate(good) if index in kept}
+        return cls(usable, prepare, digest.hexdigest(), (*listing.problems, *bad), cache)
 
     def __len__(self) -> int:
-        return len(self.listing.files)
+        return len(self.listing)
 
     def __getitem__(self, index: int) -> Pixels:
         """Give a prepared image, uint8 (height, width, 3)."""
         kept = self.cache.get(index)
-        if kept is not None:
-            return kept
-        return self.prepare(decode(_read(self.listing.root / self.listing.files[index])))
+        return kept if kept is not None else self.prepare(decode(self.listing.read(index)))
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -162,66 +181,75 @@ class Images:
         return np.array(self.listing.labels, dtype=np.int64)
 
 
-def load_for_training(listing: Listing, input_size: int, *, cache_mb: int) -> Images:
-    """Load images at a size that suits random crops."""
-    longest = TRAIN_SHORTER_SIDE * input_size
-
-    def shrink(pixels: Pixels) -> Pixels:
-        height, width = pixels.shape[:2]
-        factor = longest / min(height, width)
-        if factor >= 1:
-            return pixels
-        size = (max(1, round(width * factor)), max(1, round(height * factor)))
-        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
-
-    return Images.load(listing, shrink, what="train", cache_mb=cache_mb)
-
-
-def load_for_evaluation(listing: Listing, config: ClassifierConfig, *, what: str, cache_mb: int = 1024) -> Images:
-    """Load images as the served model sees them: `saaa.images.fit` is the one resize."""
-
-    def as_served(pixels: Pixels) -> Pixels:
-        fitted, _ = fit(pixels, config.input_size, mode=config.resize, crop_fraction=config.crop_fraction)
-        return fitted
-
-    return Images.load(listing, as_served, what=what, cache_mb=cache_mb)
-
-
-class Augmented(Dataset[tuple[Tensor, int]]):
-    """Training images through a random transform.
+def load_for_training(
+    listing: Listing, input_size: int, *, min_crop: float, cache_mb: int, world: World | None = None
+) -> Images:
+    """Load images at a size that suits random crops: the smallest crop still has about as many pixels as the input.
 
     Args:
-        images: what to draw from.
-        transform: PIL image -> float tensor (3, S, S), normalised.
+        listing: what to read.
+        input_size: width and height of the model's input in pixels.
+        min_crop: the smallest share of an image's area that a crop takes.
+        cache_mb, world: as in `Images.load`.
+
+    Raises:
+        DataError: as `Images.load`.
     """
-
-    def __init__(self, images: Images, transform: Callable[[Image.Image], Tensor]) -> None:
-        self.images = images
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(Image.fromarray(self.images[index])), self.images.listing.labels[index]
+    prepare = partial(_shrink, shorter=round(input_size / min_crop**0.5))
+    return Images.load(listing, prepare, what="train", cache_mb=cache_mb, world=world)
 
 
-def epoch_batches(count: int, batch_size: int, *, seed: int, epoch: int, even: bool) -> list[list[int]]:
-    """Shuffle the image indices of an epoch into full batches.
-
-    A set smaller than a batch is one batch; the incomplete last batch of a larger set is left out (another
-    epoch's shuffle brings its images). `even` makes every batch even, as mixing needs, at the price of one
-    image.
-    """
-    size = min(batch_size, count)
-    if even:
-        size = max(2, size - size % 2)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).tolist()
-    return [order[i : i + size] for i in range(0, count - size + 1, size)]
+def load_for_evaluation(
+    listing: Listing, config: Preprocessing, *, what: str, cache_mb: int = 1024, world: World | None = None
+) -> Images:
+    """Load images as the served model sees them, (S, S, 3): `saaa.images.fit` is the one resize."""
+    prepare = partial(_as_served, config=config)
+    return Images.load(listing, prepare, what=what, cache_mb=cache_mb, world=world)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+def cores() -> int:
+    """Count the processor's cores that this process may use: its share where torchrun started several."""
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What one image turned out to be."""
+
+    index: int
+    content: str
+    """SHA-256 of its bytes."""
+    reason: str | None
+    """Why it is unusable."""
+
+
+def _examine(
+    listing: Listing, prepare: Callable[[Pixels], Pixels], indices: Sequence[int]
+) -> Iterator[tuple[_Row, Pixels | None]]:
+    """Read, decode and prepare images, in order; Pillow lets other threads run while it works."""
+
+    def one(index: int) -> tuple[_Row, Pixels | None]:
+        data = listing.read(index)
+        content = hashlib.sha256(data).hexdigest()
+        try:
+            return _Row(index, content, None), prepare(decode(data))
+        except ImageRejected as error:
+            return _Row(index, content, error.message), None
+
+    with ThreadPoolExecutor(cores()) as threads:
+        for start in range(0, len(indices), AT_ONCE):
+            yield from threads.map(one, indices[start : start + AT_ONCE])
+
+
+def _shrink(pixels: Pixels, shorter: int) -> Pixels:
+    """Scale an image down, so that its shorter side has at most that many pixels."""
+    height, width = pixels.shape[:2]
+    factor = shorter / min(height, width)
+    if factor >= 1:
+        return pixels
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+
+
+def _as_served(pixels: Pixels, config: Preprocessing) -> Pixels:
+    return fit(pixels, config.input_size, mode=config.resize, crop_fraction=config.crop_fraction)[0]

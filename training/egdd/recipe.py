@@ -5,14 +5,11 @@ He et al. 2022, Masked Autoencoders Are Scalable Vision Learners, arXiv:2111.063
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
-from PIL import Image, ImageOps
-from timm.data import Mixup, create_transform
-from timm.data.auto_augment import AugmentOp
-from timm.data.auto_augment import posterize as timm_posterize
+from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay
@@ -20,7 +17,6 @@ from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 
 from saaa.errors import OptionInvalid
-from saaa.models.classifier import ClassifierConfig
 from training.egdd.config import EgddConfig
 
 
@@ -122,47 +118,6 @@ def build_mixing(config: EgddConfig, classes: int) -> Mixing:
     if config.smoothing > 0:
         return Mixing(None, LabelSmoothingCrossEntropy(config.smoothing))
     return Mixing(None, nn.CrossEntropyLoss())
-
-
-def build_transform(config: EgddConfig, classifier: ClassifierConfig) -> Callable[[Image.Image], Tensor]:
-    """Make the random transform of training images: crop, mirror, auto-augment or jitter, normalise, erase.
-
-    Raises:
-        OptionInvalid: timm does not understand the auto-augment policy.
-    """
-    policy = None if config.aa in ("", "none") else config.aa
-    try:
-        transform: Callable[[Image.Image], Tensor] = create_transform(
-            config.input_size,
-            is_training=True,
-            scale=(config.min_crop, 1.0),
-            hflip=config.hflip,
-            color_jitter=None if policy else config.color_jitter,
-            auto_augment=policy,
-            interpolation="bicubic",
-            mean=classifier.mean,
-            std=classifier.std,
-            re_prob=config.reprob,
-            re_mode=config.remode,
-            re_count=config.recount,
-        )
-    except (AssertionError, ValueError, KeyError) as error:
-        raise OptionInvalid(f"timm does not understand the policy aa={config.aa!r}: {error}", field="aa") from error
-    for part in getattr(transform, "transforms", ()):
-        for op in _operations(part):
-            if op.aug_fn is timm_posterize:
-                op.aug_fn = _posterize
-    return transform
-
-
-def _operations(policy: object) -> list[AugmentOp]:
-    """List the operations of one of timm's policies: RandAugment and AugMix have `ops`, AutoAugment `policy`."""
-    return [*getattr(policy, "ops", ()), *(op for chain in getattr(policy, "policy", ()) for op in chain)]
-
-
-def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
-    """Posterise to at least 1 bit: timm's policies, MAE's default too, now and then ask Pillow for 0."""
-    return ImageOps.posterize(image, max(1, bits)) if bits < 8 else image
 
 
 def training_mode(net: nn.Module) -> None:
