@@ -54,7 +54,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         classifier, model = classifier_of(load_checkpoint(config.checkpoint, "egdd")), config.checkpoint
     classifier.to(torch_device(config.device))
     classes = classifier.config.classes
-    images = load_for_evaluation(list_images(config.data_path, classes), classifier.config, what=config.data_path.name)
+    listing = list_images(config.data_path, classes, show=True)
+    images = load_for_evaluation(listing, classifier.config, what=config.data_path.name)
     found = predict(
         classifier,
         images,
@@ -63,12 +64,13 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         embeddings=config.export is not None,
         show=True,
     )
-    wrong = failures(found.logits, images.labels, images.listing.names, classes)
+    places = [images.listing.place(i) for i in range(len(images))]
+    wrong = failures(found.logits, images.labels, places, classes)
     report: dict[str, Any] = {
         "model": str(model),
         "data": {"path": str(config.data_path), "digest": images.digest},
         **measure(found.logits, images.labels, classes),
-        "skipped": [{"file": str(file), "reason": reason} for file, reason in images.skipped],
+        "skipped": [{"file": file, "reason": reason} for file, reason in images.skipped],
         "failures": wrong[:FAILURES_LISTED],
     }
     if config.output is not None:
@@ -151,7 +153,7 @@ def predict(
     outputs = _in_order(world.gather(share), len(images))
     for i in np.flatnonzero(~np.isfinite(outputs[0]).all(axis=1))[:1]:
         raise CheckpointError(
-            f"The model's output for {images.listing.names[i]} is not finite; its weights cannot be used."
+            f"The model's output for {images.listing.place(int(i))} is not finite; its weights cannot be used."
         )
     return Predictions(outputs[0], outputs[1] if embeddings else None)
 

@@ -34,7 +34,7 @@ def faithfulness(classifier: Classifier, images: Images, *, count: int, seed: in
         "method", "images", "share", "blur_sigma" (pixels of the input), and the mean drops of probability, in
         [-1, 1]: "drop_top", "drop_random".
     """
-    chosen = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)).tolist()
+    chosen = spread_evenly(len(images), count)
     size = classifier.config.input_size
     draw = torch.Generator().manual_seed(seed)
     drops: dict[str, list[float]] = {"drop_top": [], "drop_random": []}
@@ -56,3 +56,8 @@ def faithfulness(classifier: Classifier, images: Images, *, count: int, seed: in
             drops[name].extend((before - after).tolist())
     means = {name: round(float(np.mean(values)), 4) for name, values in drops.items()}
     return {"method": method, "images": len(chosen), "share": SHARE, "blur_sigma": round(blur_sigma(size), 2), **means}
+
+
+def spread_evenly(total: int, count: int) -> list[int]:
+    """Choose at most `count` of `total` indices, evenly spread from the first to the last."""
+    return sorted(set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()))

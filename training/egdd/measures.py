@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ class Predictions:
     """(n, D), the penultimate features, when asked for."""
 
 
-def measure(logits: NDArray[np.float32], labels: NDArray[np.int64], classes: tuple[str, ...]) -> dict[str, Any]:
+def measure(logits: NDArray[np.float32], labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
     """Compare predictions with the truth.
 
     Args:
@@ -86,14 +87,14 @@ def calibration(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> 
 
 
 def failures(
-    logits: NDArray[np.float32], labels: NDArray[np.int64], names: tuple[str, ...], classes: tuple[str, ...]
+    logits: NDArray[np.float32], labels: NDArray[np.int64], files: Sequence[str], classes: Sequence[str]
 ) -> list[dict[str, Any]]:
     """List the images that were classified wrongly, the most confident mistake first.
 
     Args:
         logits: (n, K).
         labels: (n,) class indices.
-        names: of the n images.
+        files: where the n images are found.
         classes: K names.
 
     Returns:
@@ -105,7 +106,7 @@ def failures(
     order = wrong[np.argsort(-confidence[wrong], kind="stable")]
     return [
         {
-            "file": names[i],
+            "file": files[i],
             "label": classes[labels[i]],
             "predicted": classes[predicted[i]],
             "probability": round(float(confidence[i]), 4),
