@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"saaa-train {name}: {error.message}", error=True)
         return USAGE_ERROR
     except KeyboardInterrupt as stop:
-        _say(f"saaa-train {name}: {stop or 'stopped'}", error=True)
+        _say(f"saaa-train {name}: {str(stop) or 'stopped'}", error=True)
         return PREEMPTED if isinstance(stop, Stopped) and stop.signal == signal.SIGTERM else INTERRUPTED
     return DONE
 

@@ -63,7 +63,7 @@ def test_missing_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> 
     ("arguments", "says"),
     [
         (["egdd", "--data_path", "NONE"], "There is no folder NONE/train."),
-        (["egdd", "--config", "NONE.yaml"], "Cannot read the options in NONE.yaml: No such file or directory."),
+        (["egdd", "--config", "NONE.yaml"], "Cannot read the options in NONE.yaml: No such file or directory"),
         (["egdd", "--data-path", "NONE", "--batch-size", "0"], "batch_size is 0; it must be at least 1."),
         (
             ["egdd", "--data_path", "NONE", "--drop_path", "1"],
@@ -115,7 +115,7 @@ def test_command_line_overrides_file_overrides_default(tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("scenes", ["--confound", "lamp", "table"]),
+        ("scenes", ["--confound", "office=colour", "nursery=object"]),
         ("egdd", ["--cutmix_minmax", "0.2", "0.8", "--lr", "1e-7", "--finetune", "w.pth", "--epochs", "50"]),
         ("ega", ["--data_path", "d", "--levels", "1", "2", "--clip_grad", "None"]),
         ("evaluate egdd", ["--data_path", "d", "--archive", "a.mar"]),
