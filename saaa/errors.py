@@ -64,6 +64,10 @@ class CheckpointError(SaaaError):
     """A checkpoint cannot be read or does not fit the model."""
 
 
+class TrainingDiverged(SaaaError):
+    """The loss, or its gradient, is no longer a finite number; training on cannot help."""
+
+
 class LaneFull(SaaaError):
     """The lane cannot finish this work before the caller's deadline; try again later.
 

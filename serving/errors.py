@@ -36,6 +36,7 @@ CODES: dict[type[SaaaError], grpc.StatusCode] = {
     errors.ArchiveError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.DataError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.CheckpointError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.TrainingDiverged: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StartFailed: grpc.StatusCode.UNAVAILABLE,
 }
 """The code of each situation; a class without its own row takes that of its nearest ancestor."""

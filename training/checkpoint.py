@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,44 +57,3 @@ def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:
             + (f", but of `saaa-train {found}`." if isinstance(found, str) and found != kind else ".")
         )
     return content
-
-
-class Stop:
-    """Whether the process was asked to stop; true in a condition once it was."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def __bool__(self) -> bool:
-        return self.signal is not None
-
-
-@contextmanager
-def graceful_stop() -> Iterator[Stop]:
-    """Turn the first SIGINT or SIGTERM into a flag, so that the loop can save before it ends; a second one
-    acts at once.
-
-    Outside the main thread signals cannot be caught, and the flag stays down.
-    """
-    stop = Stop()
-    previous: dict[int, Any] = {}
-
-    def note(number: int, _frame: Any) -> None:
-        stop.signal = number
-        _restore(previous)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            previous[number] = signal.signal(number, note)
-        except ValueError:  # not the main thread
-            break
-    try:
-        yield stop
-    finally:
-        _restore(previous)
-
-
-def _restore(previous: dict[int, Any]) -> None:
-    while previous:
-        number, handler = previous.popitem()
-        signal.signal(number, handler)

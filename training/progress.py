@@ -6,8 +6,10 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 T = TypeVar("T")
@@ -17,20 +19,21 @@ def progress(items: Iterable[T], what: str, *, total: int | None = None, unit: s
     """Wrap an iterable in a progress bar; without a terminal it is redrawn every 10 seconds only."""
     if total is None and isinstance(items, Sized):
         total = len(items)
+    return tqdm(items, desc=what, total=total, unit=unit, **_manner())
+
+
+def counter(what: str, *, total: int, done: int = 0, unit: str = "image", show: bool = True) -> tqdm[Any]:
+    """Make a progress bar that is moved by `update(n)`; it shows n a second and the time left."""
+    return tqdm(desc=what, total=total, initial=done, unit=unit, disable=not show, **_manner())
+
+
+def _manner() -> dict[str, Any]:
     watched = sys.stderr.isatty()
-    return tqdm(
-        items,
-        desc=what,
-        total=total,
-        unit=unit,
-        dynamic_ncols=watched,
-        mininterval=0.2 if watched else 10,
-        leave=False,
-    )
+    return {"dynamic_ncols": watched, "mininterval": 0.2 if watched else 10, "leave": False}
 
 
 class Curves:
-    """Scalars for TensorBoard."""
+    """Scalars and pictures for TensorBoard."""
 
     def __init__(self, folder: Path, *, purge_step: int | None = None) -> None:
         # Imported here: it takes a second, and jobs without curves should not wait for it.
@@ -42,6 +45,10 @@ class Curves:
         """Put one value on each of the named curves."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
+
+    def show(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
+        """Show a picture, RGB (3, height, width)."""
+        self._writer.add_image(name, picture, step)
 
     def close(self) -> None:
         """Write what is pending."""

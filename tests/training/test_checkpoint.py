@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from saaa.errors import CheckpointError
-from training.checkpoint import graceful_stop, load_checkpoint, save_checkpoint
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.seeding import random_state, seed_everything, set_random_state
+from training.stopping import graceful_stop
 
 
 def test_round_trip(tmp_path: Path) -> None:

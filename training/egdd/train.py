@@ -1,309 +1,305 @@
-"""`saaa-train egdd`: train a classifier on class folders."""
+"""`saaa-train egdd`: train a classifier by MAE's recipe, on one process or on several that torchrun started."""
 
 from __future__ import annotations
 
 import math
+import signal
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
-from timm.scheduler import CosineLRScheduler
-from timm.utils import ModelEmaV3
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from saaa.errors import CheckpointError, OptionInvalid
-from saaa.models.classifier import Classifier
-from training.checkpoint import Stop, graceful_stop, load_checkpoint, save_checkpoint
+from saaa.errors import CheckpointError, TrainingDiverged
+from training.distributed import World, world
+from training.egdd.books import Books, Row, make_folder, note_setup, open_books
 from training.egdd.config import EgddConfig
-from training.egdd.data import (
-    Augmented,
-    Images,
-    epoch_batches,
-    find_splits,
-    load_for_evaluation,
-    load_for_training,
-)
-from training.egdd.evaluation import measure, predict, settings_of, torch_device, write_json
-from training.egdd.recipe import (
-    Mixing,
-    build_classifier,
-    build_mixing,
-    build_optimizer,
-    build_schedule,
-    build_transform,
-    training_mode,
-)
-from training.progress import Curves, curves, progress
-from training.seeding import random_state, seed_everything, set_random_state
-
-EVALUATION_BATCH = 32
-
-
-@dataclass
-class Run:
-    """A training run in progress: what changes from step to step, and what it is made of."""
-
-    config: EgddConfig
-    classifier: Classifier
-    ema: ModelEmaV3 | None
-    optimizer: torch.optim.AdamW
-    schedule: CosineLRScheduler
-    mixing: Mixing
-    train: Images
-    val: Images
-    transform: Callable[..., Tensor]
-    batches_an_epoch: int
-    epoch: int = 0
-    step: int = 0
-    """Steps done in this epoch."""
-    history: list[dict[str, float]] = field(default_factory=list)
-    """One row an epoch."""
-    best_accuracy: float = -1.0
-    result: dict[str, Any] | None = None
-    """What the last evaluation found."""
-    seconds: float = 0.0
-
-    @property
-    def served(self) -> torch.nn.Module:
-        """The network that is evaluated and served: the moving average when there is one."""
-        return self.ema.module if self.ema is not None else self.classifier.net
+from training.egdd.data import load_for_evaluation
+from training.egdd.evaluation import summary
+from training.egdd.loader import Batch, training_loader
+from training.egdd.networks import build_classifier
+from training.egdd.outcome import Outcome, judge, write_outcome
+from training.egdd.recipe import training_mode
+from training.egdd.run import BEST, LAST, Run, resume, save, set_up, splits
+from training.egdd.weights import load_initial
+from training.files import write_json
+from training.progress import counter
+from training.stopping import Stop, Stopped, graceful_stop
 
 
 def train(config: EgddConfig) -> dict[str, Any]:
-    """Train a classifier.
+    """Train a classifier, or under --eval only evaluate one.
 
-    Writes into `config.output_dir`: last.pt after every epoch and when stopped (resume from it), best.pt
-    (best accuracy on val so far), metrics.json, skipped.txt (files that are no usable image), and
+    Writes into `config.output_dir`: last.pt after every epoch, every --save_minutes and when stopped (resume from it);
+    best.pt (the best --best_metric on val so far); config.yaml, classes.json; steps.csv (a row a step); metrics.json,
+    failures.csv, confusion.png, calibration.png (of the last epoch); skipped.txt (files that are no usable image); and
     TensorBoard's files.
 
-    What counts as the result is the last epoch, not the best: val chooses nothing, so its accuracy is an
-    honest figure.
+    What counts as the result is the last epoch, not the best: val chooses nothing, so its accuracy is an honest figure.
+
+    A run that was stopped and resumed gives the weights of one that was not; on the CPU they are equal to the bit.
 
     Returns:
         The content of metrics.json.
 
     Raises:
         DataError: the data are missing, empty or malformed.
-        OptionInvalid: an option cannot be met, or the loss is no longer finite.
-        CheckpointError: `config.resume` is unusable or does not fit, or nothing can be written to output_dir.
-        KeyboardInterrupt: stopped by SIGINT or SIGTERM, after last.pt was written.
+        OptionInvalid: an option cannot be met.
+        CheckpointError: initial weights or `config.resume` do not fit, or nothing can be written to output_dir.
+        TrainingDiverged: the loss is no longer finite; nonfinite.json names the images of the step.
+        Stopped: by SIGINT or SIGTERM, after last.pt was written.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    started = time.monotonic()
-    _make_folder(config.output_dir)
-    run = _set_up(config)
-    skipped = _report_skipped(run, config.output_dir)
-    if config.resume is not None:
-        _resume(run, config.resume)
-    print(
-        f"{config.model}: {len(run.train)} training and {len(run.val)} validation images of "
-        f"{len(run.classifier.config.classes)} classes, {skipped} files skipped"
-    )
-    purge = run.epoch * run.batches_an_epoch + run.step
-    with graceful_stop() as stop, curves(config.log_dir or config.output_dir, purge_step=purge) as log:
-        while run.epoch < config.epochs:
-            before = time.monotonic()
-            _train_epoch(run, log, stop)
-            run.seconds += time.monotonic() - before
-            _end_epoch(run, log)
-    metrics = _metrics(run, time.monotonic() - started)
-    write_json(config.output_dir / "metrics.json", metrics)
-    print(f"val accuracy {metrics['accuracy']:.4f} after the last epoch -> {config.output_dir / 'last.pt'}")
+    with world(config.device, config.dist_url) as processes:
+        processes.first(lambda: make_folder(config.output_dir))
+        return _evaluate_only(config, processes) if config.eval else _train(config, processes)
+
+
+def _evaluate_only(config: EgddConfig, processes: World) -> dict[str, Any]:
+    """Measure the weights of --resume, --finetune or --pretrained on val."""
+    train_list, val_list = splits(config, processes)
+    classifier = build_classifier(config, train_list.classes)
+    path = config.resume or config.finetune
+    if path is not None:
+        processes.print(load_initial(classifier, path, whole=True))
+    classifier.to(processes.device).eval()
+    val = load_for_evaluation(val_list, classifier.config, what="val", cache_mb=0, world=processes)
+    outcome = judge(classifier, val, config, processes, show=True)
+    metrics = {**outcome.report, "skipped": [list(row) for row in val.skipped]}
+    processes.first(lambda: write_outcome(outcome, metrics, config.output_dir))
+    processes.print(summary(metrics))
     return metrics
 
 
-def _set_up(config: EgddConfig) -> Run:
-    """Read the data, build the model; everything random comes from the seed."""
-    seed_everything(config.seed)
-    device = torch_device(config.device)
-    train_list, val_list = find_splits(config.data_path, val_fraction=config.val_fraction, seed=config.seed)
-    classifier = build_classifier(config, train_list.classes)
-    transform = build_transform(config, classifier.config)
-    train_images = load_for_training(train_list, config.input_size, cache_mb=config.cache_mb)
-    val_images = load_for_evaluation(val_list, classifier.config, what="val", cache_mb=config.cache_mb)
-    classifier.to(device).to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(config, classifier.net)
-    mixing = build_mixing(config, len(train_list.classes))
-    count = len(_batches(config, len(train_images), mixing, 0))
-    return Run(
-        config=config,
-        classifier=classifier,
-        ema=ModelEmaV3(classifier.net, decay=config.ema) if config.ema > 0 else None,
-        optimizer=optimizer,
-        schedule=build_schedule(config, optimizer, count),
-        mixing=mixing,
-        train=train_images,
-        val=val_images,
-        transform=transform,
-        batches_an_epoch=count,
+def _train(config: EgddConfig, processes: World) -> dict[str, Any]:
+    started = time.monotonic()
+    run = set_up(config, processes)
+    if config.resume is not None:
+        resume(run, config.resume)
+    skipped = processes.first(lambda: note_setup(run))
+    processes.print(
+        f"{config.model}: {len(run.train)} training and {len(run.val)} validation images of "
+        f"{len(run.classifier.config.classes)} classes, {skipped} files skipped; {run.steps} steps an epoch"
     )
+    net, outcome = _wrapped(run), None
+    with graceful_stop() as stop, open_books(run) as books:
+        while not run.over:
+            _train_epoch(run, net, books, stop)
+            outcome = _end_epoch(run, books)
+            asked = _agree(run, stop).signal
+            if asked and not run.over:
+                raise _stopped(run, asked)
+    outcome = outcome or _judge(run)
+    metrics = _metrics(run, outcome, time.monotonic() - started)
+    processes.first(lambda: write_outcome(outcome, metrics, config.output_dir))
+    processes.print(f"val accuracy {metrics['accuracy']:.4f} after the last epoch -> {config.output_dir / LAST}")
+    return metrics
 
 
-def _batches(config: EgddConfig, count: int, mixing: Mixing, epoch: int) -> list[list[int]]:
-    return epoch_batches(count, config.batch_size, seed=config.seed, epoch=epoch, even=mixing.mix is not None)
+def _wrapped(run: Run) -> nn.Module:
+    """Compile the network when asked to, and let its gradients be averaged over the processes; run.classifier.net stays
+    as it is, and so do the names in checkpoints."""
+    net = run.classifier.net
+    if run.config.compile:
+        net = cast(nn.Module, torch.compile(net))
+    if run.world.size > 1:
+        ids = [run.world.device] if run.world.device.type == "cuda" else None
+        net = DistributedDataParallel(net, device_ids=ids, gradient_as_bucket_view=True)
+    return net
 
 
-def _train_epoch(run: Run, log: Curves, stop: Stop) -> None:
+def _train_epoch(run: Run, net: nn.Module, books: Books | None, stop: Stop) -> None:
     """Go through what is left of the current epoch."""
-    config, net = run.config, run.classifier.net
-    device = next(net.parameters()).device
-    trained = [p for p in net.parameters() if p.requires_grad]
-    batches = _batches(config, len(run.train), run.mixing, run.epoch)[run.step :]
-    loader = DataLoader(
-        Augmented(run.train, run.transform),
-        batch_sampler=batches,
-        num_workers=config.num_workers,
-        # Its own generator: opening a loader must not draw from the state that a resumed run continues.
-        generator=torch.Generator().manual_seed(config.seed + run.epoch),
+    config, accum = run.config, run.config.accum_iter
+    loader = training_loader(
+        run.train,
+        run.transform,
+        config=config,
+        world=run.world,
+        epoch=run.epoch,
+        first_micro=run.step * accum,
     )
-    training_mode(net)
-    total, seen = 0.0, 0
-    bar = progress(loader, f"epoch {run.epoch + 1}/{config.epochs}", total=len(batches))
-    for inputs, labels in bar:
-        global_step = run.epoch * run.batches_an_epoch + run.step
-        run.schedule.step_update(global_step)
-        inputs = inputs.to(device).contiguous(memory_format=torch.channels_last)
-        inputs, targets = run.mixing(inputs, labels.to(device))
-        loss = run.mixing.loss(net(inputs), targets)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise OptionInvalid(
-                f"The loss became {value} in epoch {run.epoch + 1}, step {run.step + 1}; lower --blr, or set "
-                f"--clip_grad 1. {config.output_dir / 'last.pt'} is as the last complete epoch left it.",
-                field="blr",
-            )
-        run.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if config.clip_grad is not None:
-            torch.nn.utils.clip_grad_norm_(trained, config.clip_grad)
-        run.optimizer.step()
-        if run.ema is not None:
-            run.ema.update(net)
-        run.step += 1
-        total, seen = total + value, seen + 1
-        bar.set_postfix(loss=f"{total / seen:.3f}", refresh=False)
-        log.add(global_step, {"train/loss": value, "train/lr": max(g["lr"] for g in run.optimizer.param_groups)})
-        if stop:
-            _save(run, "last.pt", resumable=True)
-            raise KeyboardInterrupt(f"stopped; continue with --resume {config.output_dir / 'last.pt'}")
-    run.history.append({"epoch": run.epoch + 1, "train_loss": total / max(seen, 1)})
-    run.epoch, run.step = run.epoch + 1, 0
+    training_mode(run.classifier.net)
+    a_micro = config.batch_size * run.world.size
+    trained = [p for group in run.optimizer.param_groups for p in group["params"] if p.requires_grad]
+    bar = counter(
+        f"epoch {run.epoch + 1}/{config.epochs}",
+        total=run.micros * a_micro,
+        done=run.step * accum * a_micro,
+        show=run.world.main,
+    )
+    batches, before = iter(loader), time.monotonic()
+    with bar:
+        while run.step < run.steps:
+            first = run.step * accum
+            run.schedule.step(run.epoch + first / run.micros)  # type: ignore[arg-type] # fractions are fine
+            done = _gradients(run, net, trained, batches, min(accum, run.micros - first))
+            # Before the step, so that weights that went wrong are never saved.
+            agreed = _agree(run, stop, done)
+            if agreed.diverged:
+                raise _diverged(run, done, agreed.loss)
+            run.precision.step(trained, run.optimizer, done.norm, config.clip_grad)
+            if run.ema is not None:
+                run.ema.update(run.classifier.net)
+            run.step += 1
+            now = time.monotonic()
+            images = len(done.losses) * a_micro
+            run.losses += agreed.loss * len(done.losses)
+            run.images, run.seconds = run.images + images, run.seconds + now - before
+            bar.update(images)
+            bar.set_postfix(loss=f"{run.losses / (first + len(done.losses)):.3f}", refresh=False)
+            if books is not None:
+                lr = max(group["lr"] for group in run.optimizer.param_groups)
+                books.step(Row(run.done, run.epoch + 1, agreed.loss, lr, done.grad_norm, images / (now - before)))
+            before = now
+            if agreed.save or agreed.signal:
+                save(run, LAST)
+            if agreed.signal:
+                raise _stopped(run, agreed.signal)
 
 
-def _end_epoch(run: Run, log: Curves) -> None:
+@dataclass
+class Done:
+    """The micro-batches of a step on this process."""
+
+    losses: list[float] = field(default_factory=list)
+    """Mean over each one's images."""
+    indices: list[Tensor] = field(default_factory=list)
+    """The images of each."""
+    norm: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """Of the gradients, averaged over the processes; on the device."""
+    grad_norm: float = 0.0
+    """The same as a number."""
+
+
+def _gradients(run: Run, net: nn.Module, trained: list[nn.Parameter], batches: Iterator[Batch], count: int) -> Done:
+    """Compute the gradients of a step: the mean over `count` micro-batches on every process."""
+    device, precision, done = run.world.device, run.precision, Done()
+    run.optimizer.zero_grad(set_to_none=True)
+    losses: list[Tensor] = []
+    for micro in range(count):
+        pixels, labels, indices = next(batches)
+        inputs = run.finish(pixels.to(device, non_blocking=True))
+        inputs, targets = run.mixing(inputs, labels.to(device, non_blocking=True))
+        # Gradients travel with the last micro-batch only.
+        with net.no_sync() if isinstance(net, DistributedDataParallel) and micro + 1 < count else nullcontext():
+            with precision.autocast():
+                logits = net(inputs)
+            loss = run.mixing.loss(logits.float(), targets)
+            precision.backward(loss / count)
+        losses.append(loss.detach())
+        done.indices.append(indices)
+    done.norm = precision.norm(trained, run.optimizer)
+    # One wait for the device a step.
+    *done.losses, done.grad_norm = torch.stack([*losses, done.norm]).tolist()
+    return done
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What all processes know at the same step, so that they act alike."""
+
+    loss: float
+    """Mean over the step's images."""
+    diverged: bool
+    save: bool
+    """Whether --save_minutes have passed."""
+    signal: int | None
+    """By which signal the run was asked to stop."""
+
+
+def _agree(run: Run, stop: Stop, done: Done | None = None) -> Agreed:
+    config = run.config
+    due = run.world.main and 0 < config.save_minutes * 60 <= time.monotonic() - run.saved
+    mean = sum(done.losses) / len(done.losses) if done is not None else 0.0
+    # In fp16 a gradient that overflows only makes the scaler skip the step.
+    gradient = done is None or run.precision.scaled or math.isfinite(done.grad_norm)
+    loss, bad, save_, *signals = run.world.total(
+        [
+            mean,
+            not (math.isfinite(mean) and gradient),
+            due,
+            stop.signal == signal.SIGINT,
+            stop.signal == signal.SIGTERM,
+        ]
+    )
+    asked = [number for number, count in zip((signal.SIGINT, signal.SIGTERM), signals, strict=True) if count]
+    return Agreed(loss / run.world.size, bad > 0, save_ > 0, asked[-1] if asked else None)
+
+
+def _stopped(run: Run, number: int) -> Stopped:
+    return Stopped(f"stopped; continue with --resume {run.config.output_dir / LAST}", number)
+
+
+def _diverged(run: Run, done: Done, loss: float) -> TrainingDiverged:
+    """Write nonfinite.json, the images of the micro-batches whose loss is not finite (of all, when only the gradient is
+    not), and give the error."""
+    folder = run.config.output_dir
+    batches = list(zip(done.losses, done.indices, strict=True))
+    some = any(run.world.gather(not math.isfinite(sum(done.losses))))
+    names = [
+        run.train.listing.place(i)
+        for value, indices in batches
+        if not (some and math.isfinite(value))
+        for i in indices.tolist()
+    ]
+    images = dict(enumerate(run.world.gather(names)))
+    content = {"epoch": run.epoch + 1, "step": run.step + 1, "images": images}
+    run.world.first(lambda: write_json(folder / "nonfinite.json", content))
+    what = f"The loss became {loss}" if some else "The gradient became infinite"
+    kept = f" {folder / LAST} is from before." if (folder / LAST).exists() else ""
+    return TrainingDiverged(
+        f"{what} in epoch {run.epoch + 1}, step {run.step + 1}; {folder / 'nonfinite.json'} lists the images. Lower "
+        f"--blr, or set --clip_grad 1.{kept}"
+    )
+
+
+def _end_epoch(run: Run, books: Books | None) -> Outcome:
     """Measure on val, keep the checkpoints, tell the user."""
-    result = run.result = _evaluate(run)
-    row = run.history[-1]
-    row.update(accuracy=result["accuracy"], loss=result["loss"])
-    log.add(run.epoch * run.batches_an_epoch, {"val/accuracy": result["accuracy"], "val/loss": result["loss"]})
-    if result["accuracy"] > run.best_accuracy:
-        run.best_accuracy = result["accuracy"]
-        _save(run, "best.pt", resumable=False)
-    _save(run, "last.pt", resumable=True)
-    print(
-        f"epoch {run.epoch}/{run.config.epochs}: train loss {row['train_loss']:.3f}, "
+    config = run.config
+    outcome = _judge(run)
+    names = ("accuracy", "top5", "loss", "ece")
+    row = {"epoch": run.epoch + 1, "train_loss": run.losses / run.micros, **{n: outcome.report[n] for n in names}}
+    run.history.append(row)
+    run.epoch, run.step, run.losses = run.epoch + 1, 0, 0.0
+    if books is not None:
+        books.epoch(run)
+        if config.attributions_every and run.epoch % config.attributions_every == 0:
+            books.examples(run)
+    if run.best is row:
+        save(run, BEST)
+    save(run, LAST)
+    run.world.print(
+        f"epoch {run.epoch}/{config.epochs}: train loss {row['train_loss']:.3f}, "
         f"val loss {row['loss']:.3f}, val accuracy {row['accuracy']:.4f}"
     )
+    return outcome
 
 
-def _evaluate(run: Run) -> dict[str, Any]:
-    """Measure the served network on val."""
-    trained = run.classifier.net
-    run.classifier.net = run.served
+def _judge(run: Run) -> Outcome:
+    """Measure the served network."""
+    run.world.align(run.served)
     try:
-        run.classifier.eval()
-        logits = predict(run.classifier, run.val, batch_size=EVALUATION_BATCH)
-    finally:
-        run.classifier.net = trained
-    return measure(logits, run.val.labels, run.classifier.config.classes)
+        with run.serving() as classifier:
+            return judge(classifier, run.val, run.config, run.world)
+    except CheckpointError as error:
+        raise TrainingDiverged(
+            f"After epoch {run.epoch + 1} the network's output is not finite; lower --blr, or set --clip_grad 1."
+        ) from error
 
 
-def _save(run: Run, name: str, *, resumable: bool) -> None:
-    """Write a checkpoint; a resumable one holds everything that the next step depends on."""
-    content: dict[str, Any] = {
-        "classifier": settings_of(run.classifier.config),
-        "model": run.served.state_dict(),
-        "options": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(run.config).items()},
-        "data": {
-            "path": str(run.config.data_path),
-            "train": {
-                "images": len(run.train),
-                "skipped": len(run.train.skipped),
-                "digest": run.train.digest,
-            },
-            "val": {"images": len(run.val), "skipped": len(run.val.skipped), "digest": run.val.digest},
-        },
-        "epoch": run.epoch,
-        "history": run.history,
-    }
-    if resumable:
-        content["training"] = {
-            "net": run.classifier.net.state_dict(),
-            "optimizer": run.optimizer.state_dict(),
-            "step": run.step,
-            "best_accuracy": run.best_accuracy,
-            "seconds": run.seconds,
-            "random": random_state(),
-        }
-    save_checkpoint(run.config.output_dir / name, "egdd", content)
-
-
-def _resume(run: Run, path: Path) -> None:
-    """Bring a run back to where a checkpoint left it."""
-    content = load_checkpoint(path, "egdd")
-    if "training" not in content:
-        raise CheckpointError(f"{path} holds weights only; resume from last.pt.")
-    if content["classifier"] != settings_of(run.classifier.config):
-        raise CheckpointError(f"{path} is of another model, input or set of classes; resume needs the same.")
-    if content["data"]["train"]["digest"] != run.train.digest:
-        raise CheckpointError(f"{path} was trained on other images; resume needs the same.")
-    state = content["training"]
-    try:
-        run.classifier.net.load_state_dict(state["net"])
-        run.optimizer.load_state_dict(state["optimizer"])
-        if run.ema is not None:
-            run.ema.module.load_state_dict(content["model"])
-        run.epoch, run.step = content["epoch"], state["step"]
-        run.history, run.best_accuracy = content["history"], state["best_accuracy"]
-        run.seconds = state["seconds"]
-        set_random_state(state["random"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} does not fit these options: {error}") from error
-
-
-def _metrics(run: Run, seconds: float) -> dict[str, Any]:
+def _metrics(run: Run, outcome: Outcome, seconds: float) -> dict[str, Any]:
     """Sum the run up."""
-    result = run.result or _evaluate(run)
-    steps = len(run.history) * run.batches_an_epoch
-    batch = min(run.config.batch_size, len(run.train))
     return {
-        **result,
+        **outcome.report,
         "epoch": run.epoch,
-        "best": max(run.history, key=lambda row: row["accuracy"]),
+        "best": run.best,
         "history": run.history,
-        "images_per_s": steps * batch / run.seconds if run.seconds else None,
+        "images_per_s": run.images / run.seconds if run.seconds else None,
         "seconds": seconds,
     }
-
-
-def _report_skipped(run: Run, folder: Path) -> int:
-    """List the unusable files in skipped.txt, and say how many there are."""
-    lines = [
-        f"{images.listing.root / file}\t{reason}\n"
-        for images in (run.train, run.val)
-        for file, reason in images.skipped
-    ]
-    (folder / "skipped.txt").write_text("".join(lines), encoding="utf-8")
-    return len(lines)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"Cannot write to {folder}: {error.strerror or error}") from error
