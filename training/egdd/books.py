@@ -14,7 +14,7 @@ from saaa.errors import CheckpointError
 from training.egdd.examples import attributions
 from training.egdd.listing import save_classes
 from training.egdd.recipe import learning_rates
-from training.egdd.run import Run
+from training.egdd.state import Run
 from training.files import whole
 from training.options import save_config
 from training.progress import Curves, curves

@@ -24,7 +24,7 @@ from training.egdd.loader import Batch, training_loader
 from training.egdd.networks import build_classifier
 from training.egdd.outcome import Outcome, judge, write_outcome
 from training.egdd.recipe import training_mode
-from training.egdd.run import BEST, LAST, Run, resume, save, set_up, splits
+from training.egdd.state import BEST, LAST, Run, resume, save, set_up, splits
 from training.egdd.weights import load_initial
 from training.files import write_json
 from training.progress import counter
