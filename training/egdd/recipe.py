@@ -9,11 +9,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
-from timm.data import Mixup
-from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from timm.data.mixup import Mixup
+from timm.loss.cross_entropy import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay
-from timm.scheduler import CosineLRScheduler
+from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor, nn
 
 from saaa.errors import OptionInvalid
@@ -57,7 +57,8 @@ def build_optimizer(config: EgddConfig, net: nn.Module, processes: int) -> torch
         final = list(net.norm.parameters())
         groups = [{**group, "params": [p for p in group["params"] if not _among(p, final)]} for group in groups]
         groups.append({"params": [p.requires_grad_(True) for p in final], "lr_scale": 1.0, "weight_decay": 0.0})
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.peak_lr(processes))
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=config.peak_lr(processes), fused=True)
 
 
 def _among(parameter: nn.Parameter, others: list[nn.Parameter]) -> bool:
@@ -78,6 +79,7 @@ def build_schedule(config: EgddConfig, optimizer: torch.optim.Optimizer) -> Cosi
         warmup_t=config.warmup_epochs,
         warmup_lr_init=0.0,
         warmup_prefix=True,
+        cycle_decay=0.5,  # of a second cosine, which never begins; at 1 timm warns of cosines over one epoch
     )
 
 
