@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,9 @@ def whole(path: Path) -> Iterator[Path]:
         yield aside
         aside.replace(path)
     except OSError as error:
-        raise DataError(f"Cannot write {path}: {error.strerror or error}") from error
+        # Libraries put whole pages into an error's text; its number says what is wrong.
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise DataError(f"Cannot write {path}: {reason}") from error
     finally:
         if path.parent.is_dir():
             aside.unlink(missing_ok=True)

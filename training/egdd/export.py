@@ -49,5 +49,5 @@ def export(path: Path, found: Predictions, images: Images, *, classes: tuple[str
             file.attrs.create("classes", list(classes), dtype=h5py.string_dtype())
             file.attrs["model"] = model
             file.attrs["data_digest"] = images.digest
-    except RuntimeError as error:  # HDF5's own, when the disk is full
-        raise DataError(f"Cannot write {path}: {error}") from error
+    except RuntimeError as error:  # of HDF5, which cannot close a file on a full disk
+        raise DataError(f"Cannot write {path}: {str(error).splitlines()[0]}") from error

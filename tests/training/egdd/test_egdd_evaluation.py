@@ -1,104 +1,215 @@
-"""Measuring a classifier: figures by hand, reports from archives and checkpoints."""
+"""Predicting and reporting: archives and checkpoints, class folders and shards, one process and several."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import multiprocessing
+import os
 import shutil
+import tarfile
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
 from saaa import archive
-from saaa.errors import ArchiveError, CheckpointError, DataError
+from saaa.errors import ArchiveError, CheckpointError, DataError, OptionInvalid
 from saaa.models.classifier import Classifier, ClassifierConfig
 from training.checkpoint import save_checkpoint
+from training.distributed import world
 from training.egdd.config import EvaluateConfig
-from training.egdd.data import list_images, load_for_evaluation
-from training.egdd.evaluation import classifier_of, evaluate, failures, measure, predict, settings_of
+from training.egdd.data import Images, list_images, load_for_evaluation
+from training.egdd.evaluation import classifier_of, evaluate, predict, settings_of
 
 CLASSES = ("blue", "green", "red")
 
 
-def make(size: int = 32) -> Classifier:
+def make(model: str = "test_efficientnet", size: int = 32) -> Classifier:
     torch.manual_seed(0)
-    config = ClassifierConfig(architecture="test_efficientnet", classes=CLASSES, input_size=size)
+    config = ClassifierConfig(architecture=model, classes=CLASSES, input_size=size)
     return Classifier(config).eval()
 
 
-def test_measure_by_hand() -> None:
-    logits = np.log(np.array([[0.7, 0.2, 0.1], [0.5, 0.4, 0.1], [0.1, 0.1, 0.8], [0.2, 0.5, 0.3]], np.float32))
-    found = measure(logits, np.array([0, 1, 2, 2]), ("a", "b", "c"))
-    assert found["images"] == 4
-    assert found["accuracy"] == 0.5
-    assert found["top5"] is None
-    assert found["loss"] == pytest.approx(-np.log([0.7, 0.4, 0.8, 0.3]).mean(), rel=1e-5)
-    assert found["confusion"] == [[1, 0, 0], [1, 0, 0], [0, 1, 1]]
-    assert found["classes"] == {
-        "a": {"images": 1, "accuracy": 1.0},
-        "b": {"images": 1, "accuracy": 0.0},
-        "c": {"images": 2, "accuracy": 0.5},
-    }
+def load(folder: Path, classifier: Classifier, count: int | None = None, cache_mb: int = 16) -> Images:
+    listing = list_images(folder, CLASSES)
+    if count is not None:
+        listing = listing.take(range(count))
+    return load_for_evaluation(listing, classifier.config, what="val", cache_mb=cache_mb)
 
 
-def test_class_without_images_and_large_logits() -> None:
-    found = measure(np.array([[1e4, 0.0], [1e4, -1e4]], np.float32), np.array([0, 0]), ("a", "b"))
-    assert found["classes"]["b"] == {"images": 0, "accuracy": None}
-    assert found["loss"] == 0.0
+@pytest.fixture
+def served(tmp_path: Path) -> Path:
+    """An archive."""
+    archive.write(tmp_path / "a.mar", make().to_archive("a", "1", {}))
+    return tmp_path / "a.mar"
 
 
-def test_top5() -> None:
-    logits = np.tile(np.arange(7, 0, -1, dtype=np.float32), (3, 1))
-    found = measure(logits, np.array([0, 4, 5]), tuple("abcdefg"))
-    assert found["top5"] == pytest.approx(2 / 3)
-
-
-def test_failures_worst_first(class_folders: Path) -> None:
-    listing = list_images(class_folders / "val").take([0, 4, 8])
-    images = load_for_evaluation(listing, make().config, what="val")
-    logits = np.log(np.array([[0.4, 0.6, 1e-9], [0.1, 0.8, 0.1], [0.9, 0.05, 0.05]], np.float32))
-    assert failures(logits, images, CLASSES) == [
-        {"file": "red/00.png", "label": "red", "predicted": "blue", "probability": 0.9},
-        {"file": "blue/00.png", "label": "blue", "predicted": "green", "probability": 0.6},
-    ]
-
-
-def test_batch_size_changes_nothing(class_folders: Path) -> None:
+def test_batches_workers_and_cache_change_nothing(class_folders: Path) -> None:
     classifier = make()
-    images = load_for_evaluation(list_images(class_folders / "val"), classifier.config, what="val")
-    one = predict(classifier, images, batch_size=1)
+    images = load(class_folders / "val", classifier)
+    one = predict(classifier, images, batch_size=1).logits
     assert one.shape == (12, 3)
-    np.testing.assert_allclose(predict(classifier, images, batch_size=5), one, rtol=1e-4, atol=1e-6)
+    uncached = load(class_folders / "val", classifier, cache_mb=0)
+    state = torch.get_rng_state()
+    for found in (
+        predict(classifier, images, batch_size=5),
+        predict(classifier, uncached, batch_size=5, num_workers=2),
+    ):
+        assert found.embeddings is None
+        np.testing.assert_allclose(found.logits, one, rtol=1e-4, atol=1e-6)
+    assert torch.equal(torch.get_rng_state(), state), "a training goes on as if nothing had been evaluated"
 
 
-def test_archive_and_checkpoint_agree(class_folders: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["test_efficientnet", "test_vit", "test_byobnet"])
+def test_embeddings_are_what_the_last_layer_sees(class_folders: Path, model: str) -> None:
+    classifier = make(model)
+    images = load(class_folders / "val", classifier)
+    found = predict(classifier, images, batch_size=5, embeddings=True)
+    assert found.embeddings is not None
+    assert found.embeddings.shape == (12, classifier.net.num_features)
+    last = classifier.net.get_classifier()
+    np.testing.assert_allclose(
+        last(torch.from_numpy(found.embeddings)).detach().numpy(), found.logits, rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(found.logits, predict(classifier, images, batch_size=12).logits, rtol=1e-4, atol=1e-5)
+
+
+def _predict_in_a_world(rank: int, size: int, classifier: Classifier, images: Images, folder: Path) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank))
+    with world("cpu", f"file://{folder / 'meet'}") as here:
+        found = predict(classifier, images, batch_size=2, world=here, embeddings=True)
+    assert found.embeddings is not None
+    np.savez(folder / f"{rank}.npz", logits=found.logits, embeddings=found.embeddings)
+
+
+@pytest.mark.parametrize("count", [11, 2])
+def test_each_image_once_by_any_number_of_processes(class_folders: Path, tmp_path: Path, count: int) -> None:
     classifier = make()
-    archive.write(tmp_path / "a.mar", classifier.to_archive("a", "1", {}))
+    images = load(class_folders / "val", classifier, count)
+    alone = predict(classifier, images, batch_size=2, embeddings=True)
+    context = multiprocessing.get_context("fork")
+    workers = [
+        context.Process(target=_predict_in_a_world, args=(rank, 3, classifier, images, tmp_path)) for rank in range(3)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        worker.kill()
+    found = [np.load(tmp_path / f"{rank}.npz") for rank in range(3)]
+    for own in found:
+        np.testing.assert_array_equal(own["logits"], found[0]["logits"])
+        np.testing.assert_allclose(own["logits"], alone.logits, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(own["embeddings"], alone.embeddings, rtol=1e-4, atol=1e-6)
+
+
+def test_output_that_is_not_finite(class_folders: Path) -> None:
+    classifier = make()
+    classifier.net.get_classifier().bias.data[1] = float("nan")
+    with pytest.raises(CheckpointError, match=r"blue/00\.png is not finite"):
+        predict(classifier, load(class_folders / "val", classifier), batch_size=4)
+
+
+def test_archive_and_checkpoint_agree(class_folders: Path, served: Path, tmp_path: Path) -> None:
+    classifier = make()
     content = {"classifier": settings_of(classifier.config), "model": classifier.net.state_dict()}
     save_checkpoint(tmp_path / "a.pt", "egdd", content)
     data = tmp_path / "data"
     shutil.copytree(class_folders / "val", data)
     (data / "red" / "bad.jpg").write_bytes(b"nothing")
     output = tmp_path / "new" / "report.json"
-    first = evaluate(EvaluateConfig(data_path=data, archive=tmp_path / "a.mar", output=output))
+    first = evaluate(EvaluateConfig(data_path=data, archive=served, output=output))
     second = evaluate(EvaluateConfig(data_path=data, checkpoint=tmp_path / "a.pt", batch_size=12))
     assert json.loads(output.read_text()) == first
     assert first["images"] == 12
     assert first["skipped"][0]["file"] == "red/bad.jpg"
     assert first["confusion"] == second["confusion"]
     assert first["loss"] == pytest.approx(second["loss"], rel=1e-5)
-    assert len(first["failures"]) == 12 - round(12 * first["accuracy"])
+    wrong = 12 - round(12 * first["accuracy"])
+    assert len(first["failures"]) == wrong > 0
+    beside = {f"report.{rest}" for rest in ("json", "confusion.png", "calibration.png", "failures.csv")}
+    assert {p.name for p in output.parent.iterdir()} == beside
+    with (output.parent / "report.failures.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [{**row, "probability": float(row["probability"])} for row in rows] == first["failures"]
 
 
-def test_unusable_input(class_folders: Path, tmp_path: Path) -> None:
-    with pytest.raises(ArchiveError):
-        evaluate(EvaluateConfig(data_path=class_folders / "val", archive=tmp_path / "none.mar"))
+def test_json_lists_the_worst_failures_the_table_all(
+    class_folders: Path, served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.egdd.evaluation.FAILURES_LISTED", 2)
+    report = evaluate(EvaluateConfig(data_path=class_folders / "val", archive=served, output=tmp_path / "r.json"))
+    assert len(report["failures"]) == 2
+    rows = (tmp_path / "r.failures.csv").read_text().splitlines()
+    assert len(rows) == 1 + 12 - round(12 * report["accuracy"]) > 3
+
+
+def test_export(class_folders: Path, served: Path, tmp_path: Path) -> None:
+    report = evaluate(EvaluateConfig(data_path=class_folders / "val", archive=served, export=tmp_path / "new" / "a.h5"))
     classifier = make()
-    archive.write(tmp_path / "a.mar", classifier.to_archive("a", "1", {}))
+    images = load(class_folders / "val", classifier)
+    found = predict(classifier, images, batch_size=32, embeddings=True)
+    with h5py.File(tmp_path / "new" / "a.h5") as file:
+        assert {name: data.shape for name, data in file.items()} == {
+            "logits": (12, 3),
+            "embeddings": (12, classifier.net.num_features),
+            "labels": (12,),
+            "predicted": (12,),
+            "names": (12,),
+        }
+        np.testing.assert_allclose(file["logits"], found.logits, rtol=1e-5)
+        np.testing.assert_allclose(file["embeddings"], found.embeddings, rtol=1e-5)
+        assert file["labels"][()].tolist() == images.labels.tolist()
+        assert file["predicted"][()].tolist() == found.logits.argmax(axis=1).tolist()
+        assert file["names"].asstr()[()].tolist() == list(images.listing.names)
+        assert file.attrs["classes"].tolist() == list(CLASSES)
+        assert file.attrs["model"] == str(served)
+        assert file.attrs["data_digest"] == report["data"]["digest"]
+
+
+def test_shards_give_what_folders_give(class_folders: Path, served: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    with tarfile.open(shards / "shard-000000.tar", "w") as tar:
+        for path in sorted((class_folders / "val").rglob("*.png")):
+            key = f"{path.parent.name}-{path.stem}"
+            for suffix, data in ((".png", path.read_bytes()), (".cls", path.parent.name.encode())):
+                member = tarfile.TarInfo(key + suffix)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    of_folders = evaluate(EvaluateConfig(data_path=class_folders / "val", archive=served))
+    of_shards = evaluate(EvaluateConfig(data_path=shards, archive=served))
+    assert of_shards["confusion"] == of_folders["confusion"]
+    assert of_shards["loss"] == pytest.approx(of_folders["loss"], rel=1e-6)
+    assert of_shards["failures"][0]["file"].startswith("shard-000000.tar")
+
+
+def test_summary_on_the_terminal(class_folders: Path, served: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = evaluate(EvaluateConfig(data_path=class_folders / "val", archive=served))
+    said = capsys.readouterr().out
+    assert f"accuracy {report['accuracy']:.4f}, loss" in said, "with 3 classes top-5 says nothing"
+    assert f"calibration error {report['ece']:.4f} on 12 images" in said
+
+
+def test_unusable_input(class_folders: Path, served: Path, tmp_path: Path) -> None:
+    common: dict[str, Any] = {"data_path": class_folders / "val", "archive": served}
+    with pytest.raises(ArchiveError):
+        evaluate(EvaluateConfig(**{**common, "archive": tmp_path / "none.mar"}))
     with pytest.raises(DataError, match="There is no folder"):
-        evaluate(EvaluateConfig(data_path=tmp_path / "none", archive=tmp_path / "a.mar"))
+        evaluate(EvaluateConfig(**{**common, "data_path": tmp_path / "none"}))
     with pytest.raises(DataError, match="must be among"):
-        evaluate(EvaluateConfig(data_path=class_folders, archive=tmp_path / "a.mar"))
+        evaluate(EvaluateConfig(**{**common, "data_path": class_folders}))
+    with pytest.raises(OptionInvalid, match="cannot be used here"):
+        evaluate(EvaluateConfig(**common, device="tea"))
+    (tmp_path / "file").write_text("in the way")
+    for name in ("output", "export"):
+        with pytest.raises(DataError, match="Cannot write"):
+            evaluate(EvaluateConfig(**common, **{name: tmp_path / "file" / "a"}))
     with pytest.raises(CheckpointError, match="usable classifier"):
-        classifier_of({"classifier": settings_of(classifier.config), "model": {}})
+        classifier_of({"classifier": settings_of(make().config), "model": {}})

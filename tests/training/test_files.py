@@ -1,0 +1,41 @@
+"""Result files are whole or not there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from saaa.errors import DataError
+from training.files import whole, write_json
+
+
+def test_new_folder_and_replacement(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "c.json"
+    write_json(path, {"x": 1})
+    write_json(path, {"x": "é"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"x": "é"}
+    assert [p.name for p in path.parent.iterdir()] == ["c.json"]
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), OSError(28, "No space left on device")])
+def test_what_was_there_stays(tmp_path: Path, error: Exception) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def write() -> None:
+        with whole(path) as aside:
+            aside.write_text("ne")
+            raise error
+
+    with pytest.raises(DataError if isinstance(error, OSError) else KeyError):
+        write()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"Cannot write .*a\.json: "):
+        write_json(tmp_path / "file" / "a.json", {})
