@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -139,9 +139,10 @@ class Images:
         rows: list[_Row] = []
         failure: DataError | None = None
         try:
-            found = _examine(listing, prepare, mine)
-            shown = progress(found, f"read {what}", total=len(mine), unit="image")
-            for row, pixels in shown if world is None or world.main else found:
+            found: Iterable[tuple[_Row, Pixels | None]] = _examine(listing, prepare, mine)
+            if world is None or world.main:
+                found = progress(found, f"read {what}", total=len(mine), unit="image")
+            for row, pixels in found:
                 rows.append(row)
                 if pixels is not None and pixels.nbytes <= room:
                     kept[row.index] = pixels
@@ -149,12 +150,11 @@ class Images:
         except DataError as error:
             failure = error
         # A process that failed takes part, too: the others wait for it here.
-        for theirs, wrong in world.gather((rows, failure)) if world is not None else [(rows, failure)]:
+        parts = world.gather((rows, failure)) if world is not None else [(rows, failure)]
+        for _, wrong in parts:
             if wrong is not None:
                 raise wrong
-            if theirs is not rows:
-                rows = rows + theirs
-        rows = sorted({row.index: row for row in rows}.values(), key=lambda row: row.index)
+        rows = sorted((row for part, _ in parts for row in part), key=lambda row: row.index)
         digest = hashlib.sha256()
         for row in rows:
             digest.update(f"{listing.names[row.index]} {row.content}\n".encode())

@@ -171,13 +171,13 @@ def _index(shard: Path, problems: list[tuple[str, str]]) -> Iterator[_Sample]:
         for suffix, count in sorted(foreign.items())
     )
     for key, parts in keys.items():
-        if len(parts.images) == 1 and len(parts.texts) == 1 and parts.texts[0]:
-            member_name, extent = parts.images[0]
-            yield _Sample(member_name, extent, parts.texts[0])
-        elif parts.images or parts.texts:
-            problems.append(
-                (f"{shard.name}: {key}", f"{len(parts.images)} images and {len(parts.texts)} classes, not one of each")
-            )
+        if not len(parts.images) == len(parts.texts) == 1:
+            found = f"{len(parts.images)} images and {len(parts.texts)} classes, not one of each"
+            problems.append((f"{shard.name}: {key}", found))
+        elif not parts.texts[0]:
+            problems.append((f"{shard.name}: {key}", "its class is empty"))
+        else:
+            yield _Sample(*parts.images[0], parts.texts[0])
 
 
 def _members(
