@@ -6,7 +6,7 @@ never its names.
 """
 
 from saaa.models.captioner.config import CaptionerConfig
-from saaa.models.captioner.decoding import Hypotheses, search
+from saaa.models.captioner.decoding import Hypotheses, sample, search
 from saaa.models.captioner.graphs import GraphBatch, collate
 from saaa.models.captioner.model import Captioner, pad_tokens
 from saaa.models.captioner.vocabulary import BOS, EOS, SPECIAL, UNK, Vocabulary
@@ -23,5 +23,6 @@ __all__ = [
     "Vocabulary",
     "collate",
     "pad_tokens",
+    "sample",
     "search",
 ]

@@ -32,12 +32,37 @@ def numbers(module):
     return sum(p.numel() for p in module.parameters())
 
 
-def test_published_sizes_have_the_published_number_of_parameters():
-    with torch.device("meta"):
-        model = Captioner(CaptionerConfig(vocabulary_size=1000))
-    assert numbers(model.encoder) == 4_725_248
-    assert numbers(model.image) == 1_311_232
-    assert numbers(model.decoder) == 9_713_669 + 512 * 1000
+@pytest.fixture(scope="module")
+def published():
+    """A captioner of the published sizes, in float64."""
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    try:
+        return Captioner(CaptionerConfig(vocabulary_size=300)).eval()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_published_sizes_have_the_published_number_of_parameters(published):
+    assert numbers(published.encoder) == 4_725_248
+    assert numbers(published.image) == 1_311_232
+    assert numbers(published.decoder) == 9_713_669 + 512 * 300
+
+
+def test_the_published_sizes_equal_the_equations(published, draw, padded, graphs):
+    """A few words of one graph with ten nodes, in float64."""
+    graph = graphs[4]
+    regions, image = draw(published, [graph])
+    batch = collate([graph]).to("cpu", torch.float64)  # its weights are 1 or 1/2: nothing was rounded
+    assert torch.equal(batch.relations * 2, (batch.relations * 2).round())
+    ids = [BOS, 7, 150, 9]
+    with torch.no_grad():
+        taught = published.teach(padded(regions, 10), image, batch, torch.tensor([[*ids, EOS]]), torch.tensor([5]))
+        logits = published.decoder.logits(taught.hidden).numpy()
+    weights = {k: v.numpy() for k, v in published.state_dict().items()}
+    wanted, attention = naive.run(weights, regions[0].numpy(), image[0].numpy(), graph, ids, layers=2)
+    assert np.abs(logits - wanted).max() < 1e-10
+    assert np.abs(taught.attention.numpy() - attention).max() < 1e-10
 
 
 def test_teacher_forcing_equals_the_equations(exact, draw, padded, graphs):
