@@ -117,7 +117,7 @@ def _item(path: Path, root: Path, model: ModelInfo) -> Item:
 
 def _annotated(config: AttributeConfig, model: ModelInfo, folder: Path) -> Items:
     notes, skipped = AnnotationFolder(folder), Skipped()
-    splits = sorted(p.name.removesuffix("_names.npy") for p in (folder / REGION_FILES).glob("*_names.npy"))
+    splits = notes.splits()
     if config.split is not None and config.split not in splits:
         raise DataError(f"{folder} has no split {config.split!r}; choose one of {', '.join(splits) or 'none'}.")
     if not splits:

@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Literal, Protocol
 
 import timm
 
 from saaa import archive
 from saaa.models.classifier import Classifier
 from saaa.models.features import FeatureConfig, FeatureExtractor
-from training.ega.config import EgaConfig
 from training.pretrained import load_efficientnet_lite0
 
 
-def make_extractor(config: EgaConfig) -> FeatureExtractor:
+class BackboneOptions(Protocol):
+    """The options of a backbone, as in `training.ega.config.EgaConfig`."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def pretrained(self) -> Literal["none", "efficientnet_lite0"]: ...
+    @property
+    def backbone_archive(self) -> Path | None: ...
+    @property
+    def levels(self) -> tuple[int, ...]: ...
+    @property
+    def grid(self) -> int: ...
+    @property
+    def input_size(self) -> int: ...
+    @property
+    def resize(self) -> Literal["squash", "crop"]: ...
+    @property
+    def crop_fraction(self) -> float: ...
+
+
+def make_extractor(config: BackboneOptions) -> FeatureExtractor:
     """The feature extractor of a configuration, with its weights.
 
     Raises:

@@ -114,16 +114,23 @@ class EgaConfig:
                 f"warmup_epochs is {self.warmup_epochs:g}; it must be less than epochs ({self.epochs}).",
                 field="warmup_epochs",
             )
-        if self.backbone_archive is not None and self.pretrained != "none":
-            raise OptionInvalid(
-                "Give either --backbone_archive or --pretrained: each brings the backbone's weights.",
-                field="pretrained",
-            )
-        if self.pretrained == "efficientnet_lite0" and self.model != "tf_efficientnet_lite0":
-            raise OptionInvalid(
-                f"The weights efficientnet_lite0 belong to tf_efficientnet_lite0, not {self.model}.",
-                field="pretrained",
-            )
+        check_backbone(self.model, self.pretrained, self.backbone_archive)
+
+
+def check_backbone(model: str, pretrained: str, backbone_archive: Path | None) -> None:
+    """Refuse options of a backbone that contradict each other.
+
+    Raises:
+        OptionInvalid: the weights come from two places, or belong to another model.
+    """
+    if backbone_archive is not None and pretrained != "none":
+        raise OptionInvalid(
+            "Give either --backbone_archive or --pretrained: each brings the backbone's weights.", field="pretrained"
+        )
+    if pretrained == "efficientnet_lite0" and model != "tf_efficientnet_lite0":
+        raise OptionInvalid(
+            f"The weights efficientnet_lite0 belong to tf_efficientnet_lite0, not {model}.", field="pretrained"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

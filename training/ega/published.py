@@ -1,9 +1,10 @@
 """The published annotation formats: splits, region files, captions and vocabulary.
 
-    annotations/public_split/<set>_names.npy                  image names; their order is that of global
-    features annotations/regionfiles/<set>_names.npy                   (image_id, region_id) pairs
-    annotations/regionfiles/<image_id>.json                   {region_id: {objects, relationships, phrase}}
-    annotations/cleaned_<set>_region_descriptions.json        {image_id: {region_id: [caption, ...]}}
+    annotations/public_split/<set>_names.npy              image names; their order is that of the global features
+    annotations/regionfiles/<set>_names.npy               (image_id, region_id) pairs
+    annotations/regionfiles/<image_id>.json               {region_id: {objects, relationships, phrase}}
+    annotations/cleaned_<set>_region_descriptions.json    {image_id: {region_id: [caption, ...]}}; without this file
+                                                          a region's caption is its phrase
     annotations/int2word.npy, word2int.json                   the vocabulary both ways
 
 An image's name is its id with ".jpg"; a "/" of an id is "_" in file names.
@@ -97,32 +98,52 @@ class AnnotationFolder:
         """Whether there is a split of that name."""
         return (self.folder / "regionfiles" / f"{split}_names.npy").exists()
 
+    def splits(self) -> list[str]:
+        """The names of all splits, sorted."""
+        return sorted(p.name.removesuffix("_names.npy") for p in (self.folder / "regionfiles").glob("*_names.npy"))
+
+    def image_ids(self, split: str) -> list[str]:
+        """The images of a split, in the order of its global features.
+
+        Raises:
+            DataError: the file is missing or malformed, or lists an image twice.
+        """
+        path = self.folder / "public_split" / f"{split}_names.npy"
+        ids = [str(name).removesuffix(".jpg") for name in read_names(path).reshape(-1)]
+        if len(set(ids)) < len(ids):
+            raise DataError(f"{path} lists {next(i for k, i in enumerate(ids) if i in ids[:k])} twice.")
+        return ids
+
     def regions(self, split: str, skipped: Skipped) -> list[Region]:
         """The regions of a split, in its order.
 
         Args:
             split: such as "trn".
-            skipped: takes the regions whose graph or captions cannot be used.
+            skipped: takes the regions whose file, graph or captions cannot be used.
 
         Raises:
-            DataError: a file is missing or malformed, or no region is left.
+            DataError: the list or the captions are missing or malformed, or no region is left.
         """
         pairs_file = self.folder / "regionfiles" / f"{split}_names.npy"
         pairs = read_names(pairs_file)
         if pairs.ndim != 2 or pairs.shape[1] != 2:
             raise DataError(f"{pairs_file} must hold (image_id, region_id) pairs, not shape {pairs.shape}.")
         captions_file = self.folder / f"cleaned_{split}_region_descriptions.json"
-        captions = _read_json(captions_file)
+        captions = _read_json(captions_file) if captions_file.exists() else None
         files: dict[str, dict[str, Any]] = {}
+        unreadable: dict[str, str] = {}
         regions: list[Region] = []
         for image, region_id in ((str(i).removesuffix(".jpg"), str(r)) for i, r in pairs):
             name = f"region {region_id} of image {image}"
             if image not in files:
-                files[image] = _read_json(self.folder / "regionfiles" / f"{image.replace('/', '_')}.json")
+                try:
+                    files[image] = _read_json(self.folder / "regionfiles" / f"{image.replace('/', '_')}.json")
+                except DataError as error:
+                    files[image], unreadable[image] = {}, error.message
             if region_id not in files[image]:
-                skipped.add(name, "its region file has no such region")
+                skipped.add(name, unreadable.get(image, "its region file has no such region"))
                 continue
-            said = captions.get(image, {}).get(region_id, ())
+            said = _phrase(files[image][region_id]) if captions is None else captions.get(image, {}).get(region_id, ())
             if not isinstance(said, list | tuple) or not all(isinstance(c, str) and c.strip() for c in said):
                 raise DataError(f"{captions_file}: {name} must have a list of captions.")
             if not said:
@@ -180,6 +201,12 @@ class ImageFolder:
             name = regions[0].file_name
             raise DataError(f"None of the images is below {self.folder}, {name} for instance.")
         return found
+
+
+def _phrase(region: Any) -> tuple[str, ...]:
+    """What a region file says of its region, in place of captions."""
+    phrase = region.get("phrase") if isinstance(region, dict) else None
+    return (phrase,) if isinstance(phrase, str) and phrase.strip() else ()
 
 
 def _read_json(path: Path) -> dict[str, Any]:

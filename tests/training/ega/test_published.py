@@ -83,10 +83,7 @@ def test_unusable_regions_are_named_and_the_rest_is_kept(world):
     ("file", "content", "message"),
     [
         ("regionfiles/trn_names.npy", None, "There is no file"),
-        ("regionfiles/000001.json", None, "There is no file"),
-        ("regionfiles/000001.json", b"{", "cannot be read as JSON"),
-        ("regionfiles/000001.json", b"[]", "must hold a JSON object"),
-        ("cleaned_trn_region_descriptions.json", None, "There is no file"),
+        ("cleaned_trn_region_descriptions.json", b"{", "cannot be read as JSON"),
         ("cleaned_trn_region_descriptions.json", b'{"000001": {"0": "not a list"}}', "list of captions"),
         ("regionfiles/trn_names.npy", b"no numpy", "cannot be read"),
     ],
@@ -99,6 +96,41 @@ def test_missing_and_damaged_files_are_named(world, file, content, message):
     with pytest.raises(DataError, match=message) as caught:
         AnnotationFolder(world / "annotations").regions("trn", Skipped())
     assert str(path) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "There is no file"), (b"{", "cannot be read as JSON"), (b"[]", "must hold a JSON object")],
+)
+def test_an_image_without_its_region_file_is_named_and_the_rest_is_kept(world, content, message):
+    path = world / "annotations" / "regionfiles" / "000001.json"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    skipped = Skipped()
+    regions = AnnotationFolder(world / "annotations").regions("trn", skipped)
+    assert [r.image_id for r in regions] == ["000002", "000003", "000004"]
+    assert message in skipped.summary()
+    assert str(path) in skipped.summary()
+
+
+def test_without_cleaned_captions_a_regions_caption_is_its_phrase(world):
+    notes = AnnotationFolder(world / "annotations")
+    said = [region.captions for region in notes.regions("trn", Skipped())]
+    (world / "annotations" / "cleaned_trn_region_descriptions.json").unlink()
+    change_region(world, "000004", lambda r: r.pop("phrase"))
+    skipped = Skipped()
+    assert [region.captions for region in notes.regions("trn", skipped)] == [captions[:1] for captions in said[:3]]
+    assert "000004: it has no caption" in skipped.summary()
+
+
+def test_images_of_a_split_are_in_the_order_of_its_global_features(world):
+    notes = AnnotationFolder(world / "annotations")
+    assert notes.splits() == ["trn", "val"]
+    assert notes.image_ids("val") == ["000005", "000006"]
+    np.save(world / "annotations" / "public_split" / "val_names.npy", np.array(["1.jpg", "2.jpg", "1.jpg"]))
+    with pytest.raises(DataError, match="twice"):
+        notes.image_ids("val")
 
 
 def test_vocabularies_that_disagree_are_refused(world):
