@@ -1,22 +1,16 @@
-"""Checkpoints: whole or not at all, safe to read; random state; stopping by signal."""
+"""Checkpoints: whole or not at all, safe to read."""
 
 from __future__ import annotations
 
-import os
 import pickle
-import random
-import signal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from saaa.errors import CheckpointError
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.seeding import random_state, seed_everything, set_random_state
-from training.stopping import graceful_stop
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -79,45 +73,3 @@ def test_reading_refuses_what_is_not_a_checkpoint(tmp_path: Path) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError):
         load_checkpoint(path, "ega")
-
-
-def draw() -> list[float]:
-    return [
-        random.random(),
-        random.gauss(0, 1),
-        float(np.random.rand()),
-        float(np.random.randn()),
-        float(torch.rand(())),
-    ]
-
-
-def test_random_state_survives_a_checkpoint(tmp_path: Path) -> None:
-    seed_everything(5)
-    draw()
-    save_checkpoint(tmp_path / "a.pt", "egdd", {"random": random_state()})
-    expected = [draw(), draw()]
-    seed_everything(6)
-    assert draw() != expected[0]
-    set_random_state(load_checkpoint(tmp_path / "a.pt", "egdd")["random"])
-    assert [draw(), draw()] == expected
-
-
-def test_seeding_repeats() -> None:
-    seed_everything(5)
-    first = draw()
-    seed_everything(5)
-    assert draw() == first
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_first_signal_is_a_flag_second_acts(number: int) -> None:
-    before = signal.getsignal(number)
-    with graceful_stop() as stop:
-        assert not stop
-        os.kill(os.getpid(), number)
-        assert stop
-        assert stop.signal == number
-        assert signal.getsignal(number) is before
-    with graceful_stop():
-        pass
-    assert signal.getsignal(number) is before

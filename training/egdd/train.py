@@ -242,8 +242,9 @@ def _diverged(run: Run, done: Done, loss: float) -> TrainingDiverged:
     folder = run.config.output_dir
     batches = list(zip(done.losses, done.indices, strict=True))
     some = any(run.world.gather(not math.isfinite(sum(done.losses))))
+    listing = run.train.listing
     names = [
-        run.train.listing.place(i)
+        str(listing.root / listing.place(i))
         for value, indices in batches
         if not (some and math.isfinite(value))
         for i in indices.tolist()
