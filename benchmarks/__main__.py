@@ -6,16 +6,17 @@ import runpy
 import sys
 from pathlib import Path
 
-MEASUREMENTS = ("install", "scenes", "agreement", "latency", "attribution")
+MEASUREMENTS = ("install", "scenes", "agreement", "latency", "attribution", "training egdd")
 
 
 def main() -> None:
     """Run each measurement as its own command would."""
     if not Path("build/demo/models").is_dir():
         sys.exit("build/demo/models is missing: run `make demo` first")
-    for name in MEASUREMENTS:
-        print(f"\n=== python -m benchmarks.{name}", flush=True)
-        sys.argv = [f"benchmarks.{name}"]
+    for command in MEASUREMENTS:
+        print(f"\n=== python -m benchmarks.{command}", flush=True)
+        name, *arguments = command.split()
+        sys.argv = [f"benchmarks.{name}", *arguments]
         runpy.run_module(f"benchmarks.{name}", run_name="__main__")
 
 

@@ -1,0 +1,66 @@
+"""The trainer's losses, step by step: equal to those of a plain trainer, and to those of twice the processes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.exactness import CASES, Case, gaps_of_processes, loss_gap, our_losses, plain_losses, prepare, recipe
+
+STEPS = 50
+LIMIT = 1e-5
+FIRST = CASES["one forward a step"]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures and initial weights of the small cases; read only."""
+    folder = tmp_path_factory.mktemp("exact")
+    prepare(FIRST, folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_losses_of_a_plain_trainer(name: str, start: Path, tmp_path: Path) -> None:
+    ours, plain = our_losses(CASES[name], start, tmp_path), plain_losses(CASES[name], start)
+    assert len(ours) >= STEPS
+    assert loss_gap(ours, plain) <= LIMIT
+    assert ours[-1] < ours[0] - 0.1, "it learns"
+
+
+@pytest.fixture(scope="module")
+def plain(start: Path) -> list[float]:
+    """The plain trainer's losses of the first case."""
+    return plain_losses(FIRST, start)
+
+
+@pytest.mark.parametrize("change", [{"layer_decay": 0.66}, {"min_lr": 1e-4}, {"weight_decay": 0.0}])
+def test_the_limit_sees_another_recipe(change: dict[str, float], start: Path, plain: list[float]) -> None:
+    other = replace(FIRST, recipe=replace(FIRST.recipe, **change))
+    assert loss_gap(plain_losses(other, start), plain) > LIMIT
+
+
+def test_two_processes_are_one_with_twice_the_batch(start: Path, tmp_path: Path) -> None:
+    """Each is started by torchrun; losses of 50 steps, gradients of the first."""
+    gaps = gaps_of_processes(start, tmp_path)
+    assert gaps["loss"] <= LIMIT
+    assert gaps["gradient"] <= LIMIT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", ["token", "avg"])
+def test_losses_of_vit_b(pool: str, tmp_path: Path) -> None:
+    """MAE's own network, at an input of four patches."""
+    case = Case(
+        recipe=replace(recipe(4, epochs=1, warmup_epochs=0.2), blr=0.032),
+        images=4 * STEPS,
+        model="vit_base_patch16",
+        architecture="vit_base_patch16_224",
+        pool=pool,  # type: ignore[arg-type]
+    )
+    prepare(case, tmp_path)
+    ours, plain = our_losses(case, tmp_path, tmp_path / "ours"), plain_losses(case, tmp_path)
+    assert len(ours) == STEPS
+    assert loss_gap(ours, plain) <= LIMIT
