@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +45,7 @@ def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:
     Raises:
         CheckpointError: no such file, not a checkpoint, or one of another kind or format.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"There is no checkpoint {path}.") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {reason}") from error
+    content = read_content(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("kind") != kind:
         found = content.get("kind") if isinstance(content, dict) else None
         raise CheckpointError(
@@ -57,3 +53,27 @@ def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:
             + (f", but of `saaa-train {found}`." if isinstance(found, str) and found != kind else ".")
         )
     return content
+
+
+def read_content(path: Path) -> Any:
+    """Read what `torch.save` wrote, ours or not, onto the CPU; nothing in the file is executed.
+
+    Tensors, plain values and `argparse.Namespace` are read (many training scripts keep their options in one); a file
+    that holds anything else is refused.
+
+    Raises:
+        CheckpointError: no such file, unreadable, or it holds anything else.
+    """
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"There is no checkpoint {path}.") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        reason = (
+            f"it holds {refused[1]}, which is neither weights nor a plain value; nothing of it was run"
+            if refused
+            else (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        )
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {reason}.") from error

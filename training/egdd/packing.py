@@ -2,63 +2,63 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from saaa import archive as archives
-from saaa.errors import ArchiveError, DataError
+from saaa.errors import ArchiveError, CheckpointError, DataError
+from saaa.models.classifier import Classifier
 from training.checkpoint import load_checkpoint
 from training.egdd.config import ArchiveConfig
-from training.egdd.data import find_splits, load_for_evaluation
+from training.egdd.data import Images, find_splits, list_images, load_for_evaluation
 from training.egdd.evaluation import classifier_of
 from training.egdd.faithfulness import faithfulness
+from training.egdd.published import read_published
 
-# How a run is set up on a machine says nothing about the model, and would make the archive depend on the
-# machine.
-NOT_RECIPE = ("data_path", "output_dir", "log_dir", "resume", "num_workers", "threads", "cache_mb", "device")
+# How a run is set up on a machine says nothing about the model, and would make the archive depend on the machine.
+NOT_RECIPE = frozenset(
+    "data_path output_dir log_dir resume eval dist_eval num_workers pin_mem cache_mb threads device save_minutes "
+    "attributions_every local_rank dist_on_itp dist_url".split()
+)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A classifier, what its card says, and the images for the faithfulness figure."""
+
+    classifier: Classifier
+    card: dict[str, Any]
+    val: Images | None
 
 
 def pack(config: ArchiveConfig) -> str:
-    """Write the archive of a checkpoint, with its model card.
+    """Write the archive of a checkpoint, ours or one of MAE's fine-tuning script, with its model card.
 
-    The card holds: "data" (counts and digests), "metrics" (on val, after the epoch that the checkpoint is
-    of), "recipe" (every option that shaped the weights) and "faithfulness" (see `training.egdd.faithfulness`,
-    null when left out). The same checkpoint and data give the same bytes.
+    The card holds: "source" (what wrote the checkpoint), "data" (counts and digests), "metrics" (on val, after the
+    epoch that the checkpoint is of), "epoch", "recipe" (every option that shaped the weights) and "faithfulness" (see
+    `training.egdd.faithfulness`). What is not known or left out is null: of a checkpoint of MAE's script the data and
+    the metrics, and the faithfulness unless --data_path has a val/. The same checkpoint and data give the same bytes.
 
     Returns:
         The archive's digest.
 
     Raises:
         CheckpointError: the checkpoint is unusable.
-        DataError: the validation images are gone or are not those of the training.
+        DataError: the validation images are gone or are not those of the training, or the class names do not fit.
+        OptionInvalid: --classes for a checkpoint that names its classes.
         ArchiveError: the archive cannot be written.
     """
-    checkpoint = load_checkpoint(config.checkpoint, "egdd")
-    classifier = classifier_of(checkpoint)
-    data, history, options = checkpoint["data"], checkpoint["history"], checkpoint["options"]
-    figure: dict[str, Any] | None = None
-    if config.faithfulness_images > 0:
-        root = config.data_path if config.data_path is not None else Path(data["path"])
-        _, val = find_splits(root, val_fraction=options["val_fraction"], seed=options["seed"])
-        images = load_for_evaluation(val, classifier.config, what="val")
-        if images.digest != data["val"]["digest"]:
-            raise DataError(
-                f"The validation images of {root} are not those of the training; name the right folder by "
-                "--data_path, or leave the faithfulness figure out by --faithfulness_images 0."
-            )
-        figure = faithfulness(classifier, images, count=config.faithfulness_images)
-    card = {
-        "kind": "image classifier",
-        "data": {"train": data["train"], "val": data["val"]},
-        "metrics": {"val": dict(history[-1]) if history else None},
-        "recipe": {key: value for key, value in options.items() if key not in NOT_RECIPE},
-        "faithfulness": figure,
-    }
+    packed = _own(config) if config.classes is None else _published(config, config.classes)
+    figure = None
+    if packed.val is not None:
+        figure = faithfulness(packed.classifier, packed.val, count=config.faithfulness_images)
+    card = {"kind": "image classifier", **packed.card, "faithfulness": figure}
     try:
         config.output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArchiveError(f"Cannot write to {config.output.parent}: {error.strerror or error}") from error
-    digest = archives.write(config.output, classifier.to_archive(config.name, config.version, card))
+    digest = archives.write(config.output, packed.classifier.to_archive(config.name, config.version, card))
     if figure is not None:
         print(
             f"faithfulness: confidence drops by {figure['drop_top']:.3f} when the top 20 % is blurred, "
@@ -66,3 +66,60 @@ def pack(config: ArchiveConfig) -> str:
         )
     print(f"{config.output}: {config.name} {config.version}, sha256 {digest}")
     return digest
+
+
+def _own(config: ArchiveConfig) -> Packed:
+    """From a checkpoint of `saaa-train egdd`."""
+    try:
+        checkpoint = load_checkpoint(config.checkpoint, "egdd")
+    except CheckpointError as error:
+        if not config.checkpoint.is_file():
+            raise
+        raise CheckpointError(f"{error.message} One of MAE's fine-tuning script needs --classes FILE.") from error
+    classifier = classifier_of(checkpoint)
+    data, history, options = checkpoint["data"], checkpoint["history"], checkpoint["options"]
+    val = None
+    if config.faithfulness_images > 0:
+        root = config.data_path if config.data_path is not None else Path(data["path"])
+        _, listing = find_splits(root, val_fraction=options["val_fraction"], seed=options["seed"])
+        val = load_for_evaluation(listing, classifier.config, what="val")
+        if val.digest != data["val"]["digest"]:
+            raise DataError(
+                f"The validation images of {root} are not those of the training; name the right folder by "
+                "--data_path, or leave the faithfulness figure out by --faithfulness_images 0."
+            )
+    card = {
+        "data": {"train": data["train"], "val": data["val"]},
+        "metrics": {"val": dict(history[-1]) if history else None},
+        "epoch": checkpoint["epoch"],
+        "recipe": _recipe(options),
+        "source": "saaa-train egdd",
+    }
+    return Packed(classifier, card, val)
+
+
+def _published(config: ArchiveConfig, classes: Path) -> Packed:
+    """From a checkpoint of MAE's fine-tuning script."""
+    source = read_published(config.checkpoint, classes)
+    classifier = source.classifier
+    val, described = None, None
+    if config.faithfulness_images > 0 and config.data_path is not None:
+        listing = list_images(config.data_path / "val", classifier.config.classes)
+        val = load_for_evaluation(listing, classifier.config, what="val")
+        described = {"images": len(val), "skipped": len(val.skipped), "digest": val.digest}
+    card = {
+        "data": {"train": None, "val": described},
+        "metrics": {"val": None},
+        "epoch": source.epoch,
+        "recipe": _recipe(source.options),
+        "source": "MAE's fine-tuning script",
+    }
+    return Packed(classifier, card, val)
+
+
+def _recipe(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that shaped the weights; of the initial weights the file's name."""
+    recipe = {key: value for key, value in options.items() if key not in NOT_RECIPE}
+    if recipe.get("finetune"):
+        recipe["finetune"] = Path(recipe["finetune"]).name
+    return recipe

@@ -198,7 +198,10 @@ def save(run: Run, name: str) -> None:
     content: dict[str, Any] = {
         "classifier": settings_of(run.classifier.config),
         "model": run.served.state_dict(),
-        "options": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()},
+        "options": {
+            **{key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()},
+            "world_size": run.world.size,  # which the learning rate depends on
+        },
         "data": {
             "path": str(config.data_path),
             **{

@@ -1,15 +1,8 @@
-"""Initial weights from elsewhere: checkpoints of MAE, of timm and of our own, and archives.
-
-Nothing in a file is executed. A checkpoint of MAE's scripts holds its options, an `argparse.Namespace`, beside the
-weights: that one class is allowed besides tensors and plain values, and a file with any other is refused.
-"""
+"""Initial weights from elsewhere: checkpoints of MAE, of timm and of our own, and archives."""
 
 from __future__ import annotations
 
-import argparse
 import math
-import pickle
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -27,6 +20,7 @@ from saaa import archive as archives
 from saaa.errors import CheckpointError
 from saaa.models.classifier import Classifier
 from saaa.work import ModelKind
+from training.checkpoint import read_content
 from training.pretrained import heads, renew_head
 
 State = dict[str, Tensor]
@@ -81,7 +75,19 @@ def load_initial(classifier: Classifier, path: Path, *, whole: bool = False) -> 
         ArchiveError: the archive is missing or damaged.
     """
     state, classes = read_weights(path)
+    return put_in(classifier, state, path, classes=classes, whole=whole)
+
+
+def put_in(
+    classifier: Classifier, state: State, path: Path, *, classes: tuple[str, ...] | None = None, whole: bool = False
+) -> Loaded:
+    """Put weights that were read from `path` into a classifier, see `load_initial`.
+
+    Args:
+        classes: those that the weights' head is for, where they are known.
+    """
     net, config = classifier.net, classifier.config
+    state = dict(state)
     own: State = net.state_dict()
     keys = state.keys()
     resampled = _resample(net, state)
@@ -141,27 +147,6 @@ def read_weights(path: Path) -> tuple[State, tuple[str, ...] | None]:
             raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
     content = read_content(path)
     return state_of(content, path), _classes_of(content)
-
-
-def read_content(path: Path) -> Any:
-    """Read what `torch.save` wrote, onto the CPU: tensors, plain values and `argparse.Namespace`, and nothing else.
-
-    Raises:
-        CheckpointError: unreadable, or it holds anything else, of which nothing was executed.
-    """
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"There is no file {path}.") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        reason = (
-            f"it holds {refused[1]}, which is neither weights nor a plain value; nothing of it was run"
-            if refused
-            else (str(error) or type(error).__name__).splitlines()[0]
-        )
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {reason}.") from error
 
 
 def state_of(content: Any, path: Path) -> State:
