@@ -8,7 +8,6 @@ A file holds one phrase a line, CSV with the columns "caption" and "scene_graph"
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -21,6 +20,7 @@ from training.asg.config import EvaluateAsgConfig
 from training.asg.lemmas import singular, verb_base
 from training.asg.lexicon import NUMBERS
 from training.asg.phrases import Phrase, parse
+from training.files import write_json
 
 _GROUP = re.compile(r"\(([^()]*)\)")
 KINDS = ("objects", "attributes", "relationships", "pairs")
@@ -169,9 +169,5 @@ def evaluate(config: EvaluateAsgConfig) -> dict[str, Any]:
     report = measure(read_rows(config.phrases))
     print(table(report))
     if config.output is not None:
-        try:
-            config.output.parent.mkdir(parents=True, exist_ok=True)
-            config.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"{config.output} cannot be written: {error.strerror or error}") from error
+        write_json(config.output, report)
     return report
