@@ -19,7 +19,7 @@ from saaa.models.classifier import Classifier, ClassifierConfig
 from training.checkpoint import load_checkpoint
 from training.distributed import World, torch_device
 from training.egdd.config import EvaluateConfig
-from training.egdd.data import Images, list_images, load_for_evaluation
+from training.egdd.data import Images, cores, list_images, load_for_evaluation
 from training.egdd.export import export
 from training.egdd.measures import TOP, Predictions, failures, measure
 from training.egdd.pictures import write_pictures
@@ -126,7 +126,7 @@ def predict(
         batch_size: images of one forward.
         world: the processes that share the work; default: this one alone. Each image is predicted once, by one process,
             and all processes get all predictions.
-        num_workers: processes that decode what is not in memory; 0 is this one.
+        num_workers: processes that decode when not everything is in memory, at most one a core; 0 is this one.
         embeddings: keep what the last linear layer sees, too.
         show: a progress bar on the main process.
 
@@ -135,11 +135,12 @@ def predict(
         OptionInvalid: embeddings of a network that has no penultimate features.
     """
     own = world.share(len(images))
+    in_memory = all(i in images.cache for i in own)
     loader: DataLoader[Tensor] = DataLoader(
         images,  # type: ignore[arg-type] # has what a map-style dataset needs
         batch_sampler=[list(own[start : start + batch_size]) for start in range(0, len(own), batch_size)],
         collate_fn=_stack,
-        num_workers=num_workers,
+        num_workers=0 if in_memory else min(num_workers, cores()),
         # Its own generator: opening a loader must not draw from the state that a training goes on with.
         generator=torch.Generator(),
     )

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import multiprocessing
-import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -20,11 +18,13 @@ import torch
 from saaa import archive
 from saaa.errors import ArchiveError, CheckpointError, DataError, OptionInvalid
 from saaa.models.classifier import Classifier, ClassifierConfig
+from tests.training.several import together
 from training.checkpoint import save_checkpoint
 from training.distributed import world
 from training.egdd.config import EvaluateConfig
 from training.egdd.data import Images, list_images, load_for_evaluation
 from training.egdd.evaluation import classifier_of, evaluate, predict, settings_of
+from training.egdd.measures import Predictions
 
 CLASSES = ("blue", "green", "red")
 
@@ -79,34 +79,21 @@ def test_embeddings_are_what_the_last_layer_sees(class_folders: Path, model: str
     np.testing.assert_allclose(found.logits, predict(classifier, images, batch_size=12).logits, rtol=1e-4, atol=1e-5)
 
 
-def _predict_in_a_world(rank: int, size: int, classifier: Classifier, images: Images, folder: Path) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank))
-    with world("cpu", f"file://{folder / 'meet'}") as here:
-        found = predict(classifier, images, batch_size=2, world=here, embeddings=True)
-    assert found.embeddings is not None
-    np.savez(folder / f"{rank}.npz", logits=found.logits, embeddings=found.embeddings)
-
-
 @pytest.mark.parametrize("count", [11, 2])
 def test_each_image_once_by_any_number_of_processes(class_folders: Path, tmp_path: Path, count: int) -> None:
     classifier = make()
     images = load(class_folders / "val", classifier, count)
     alone = predict(classifier, images, batch_size=2, embeddings=True)
-    context = multiprocessing.get_context("fork")
-    workers = [
-        context.Process(target=_predict_in_a_world, args=(rank, 3, classifier, images, tmp_path)) for rank in range(3)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-        worker.kill()
-    found = [np.load(tmp_path / f"{rank}.npz") for rank in range(3)]
+
+    def share(url: str) -> Predictions:
+        with world("cpu", url) as here:
+            return predict(classifier, images, batch_size=2, world=here, embeddings=True)
+
+    found = together(3, share, tmp_path / "meet")
     for own in found:
-        np.testing.assert_array_equal(own["logits"], found[0]["logits"])
-        np.testing.assert_allclose(own["logits"], alone.logits, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(own["embeddings"], alone.embeddings, rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(own.logits, found[0].logits)
+        np.testing.assert_allclose(own.logits, alone.logits, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(own.embeddings, alone.embeddings, rtol=1e-4, atol=1e-6)
 
 
 def test_output_that_is_not_finite(class_folders: Path) -> None:
