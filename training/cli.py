@@ -58,7 +58,7 @@ class ConfigFile:
     """What is asked of every job beside its own options."""
 
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE.yaml")] = None
-    """Take options from this file; those given here override it. Every run writes its own as config.yaml."""
+    """Take options from this file; those given here override it."""
     print_config: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print all options as such a file, and do nothing else."""
 
