@@ -25,6 +25,7 @@ from training.egdd.measures import TOP, Predictions, failures, measure
 from training.egdd.pictures import write_pictures
 from training.files import whole, write_json
 from training.progress import progress
+from training.stopping import leave_signals_to_parent
 
 FAILURES_LISTED = 100
 ALONE = World()
@@ -141,6 +142,7 @@ def predict(
         batch_sampler=[list(own[start : start + batch_size]) for start in range(0, len(own), batch_size)],
         collate_fn=_stack,
         num_workers=0 if in_memory else min(num_workers, cores()),
+        worker_init_fn=leave_signals_to_parent,
         # Its own generator: opening a loader must not draw from the state that a training goes on with.
         generator=torch.Generator(),
     )

@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from saaa.errors import DataError
+from tests.training.egdd.tiny_run import assert_same, losses, options
 from training.egdd.config import ShardsConfig
 from training.egdd.data import Listing, find_splits, list_images, load_for_training
 from training.egdd.listing import read_classes
 from training.egdd.shards import write_shards
+from training.egdd.train import train
 
 CLASSES = ("blue", "green", "red")
 
@@ -75,6 +77,13 @@ def test_same_data_as_the_folders(class_folders: Path, shards: Path) -> None:
         b = load_for_training(theirs, 16, min_crop=0.5, cache_mb=0)
         assert a.digest == b.digest
         np.testing.assert_array_equal(a[7], b[7])
+
+
+def test_same_training_as_from_the_folders(class_folders: Path, shards: Path, tmp_path: Path) -> None:
+    for name, data in (("shards", shards), ("folders", class_folders)):
+        train(options(data, tmp_path / name, epochs=2, cache_mb=0))
+    assert losses(tmp_path / "shards") == losses(tmp_path / "folders")
+    assert_same(tmp_path / "shards" / "last.pt", tmp_path / "folders" / "last.pt")
 
 
 def test_held_out_from_shards_as_from_folders(own_folders: Path, tmp_path: Path) -> None:
