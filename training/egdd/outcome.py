@@ -41,7 +41,9 @@ def judge(classifier: Classifier, val: Images, config: EgddConfig, world: World,
     """
 
     def judged(by: World) -> Outcome:
-        found = predict(classifier, val, batch_size=config.batch_size, world=by, show=show)
+        found = predict(
+            classifier, val, batch_size=config.batch_size, world=by, num_workers=config.num_workers, show=show
+        )
         classes = classifier.config.classes
         files = [val.listing.place(i) for i in range(len(val))]
         return Outcome(measure(found.logits, val.labels, classes), failures(found.logits, val.labels, files, classes))

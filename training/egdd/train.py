@@ -55,6 +55,8 @@ def train(config: EgddConfig) -> dict[str, Any]:
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    # Shapes never change, so the fastest convolution is worth finding.
+    torch.backends.cudnn.benchmark = True
     with world(config.device, config.dist_url) as processes:
         processes.first(lambda: make_folder(config.output_dir))
         return _evaluate_only(config, processes) if config.eval else _train(config, processes)
@@ -68,7 +70,7 @@ def _evaluate_only(config: EgddConfig, processes: World) -> dict[str, Any]:
     if path is not None:
         processes.print(load_initial(classifier, path, whole=True))
     classifier.to(processes.device).eval()
-    val = load_for_evaluation(val_list, classifier.config, what="val", cache_mb=0, world=processes)
+    val = load_for_evaluation(val_list, classifier.config, what="val", cache_mb=config.cache_mb, world=processes)
     outcome = judge(classifier, val, config, processes, show=True)
     metrics = {**outcome.report, "skipped": [list(row) for row in val.skipped]}
     processes.first(lambda: write_outcome(outcome, metrics, config.output_dir))

@@ -12,6 +12,7 @@ from saaa.errors import CheckpointError
 from tests.training.egdd.tiny_run import assert_same, losses, options, rows, signalled, still
 from tests.training.several import together
 from training.checkpoint import load_checkpoint
+from training.egdd import outcome
 from training.egdd.train import train
 from training.stopping import Stopped
 
@@ -25,6 +26,12 @@ def finished(class_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     output = tmp_path_factory.mktemp("finished")
     train(options(class_folders, output, **EVENTFUL))
     return output
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of the confusion and the calibration take longer than these runs; the trainer's own tests have them."""
+    monkeypatch.setattr(outcome, "write_pictures", lambda *_: None)
 
 
 @pytest.mark.parametrize(
