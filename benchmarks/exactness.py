@@ -9,8 +9,8 @@ import csv
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from training.checkpoint import load_checkpoint
 from training.egdd.config import EgddConfig
 from training.egdd.loader import epoch_order
 from training.egdd.train import train
+from training.options import save_config
 
 CLASSES = ("blue", "green", "red")
 NOTHING_RANDOM: Mapping[str, Any] = {
@@ -39,6 +40,7 @@ NOTHING_RANDOM: Mapping[str, Any] = {
 }
 """Our options that leave nothing to chance."""
 ON_THE_CPU: Mapping[str, Any] = {"device": "cpu", "amp": "none", "num_workers": 0, "save_minutes": 0.0}
+Trainer = Callable[[EgddConfig], object]
 SEED = 5
 RATE = 2e-3
 
@@ -57,8 +59,6 @@ class Case:
     pool: Literal["token", "avg"] = "token"
     mixing: bool = False
     """Ours goes the way of mixed batches, but mixes none."""
-    own: Mapping[str, Any] = field(default_factory=dict)
-    """Further options of ours."""
 
 
 def recipe(batch: int, *, accum: int = 1, processes: int = 1, epochs: int, **changes: float) -> Recipe:
@@ -69,8 +69,7 @@ def recipe(batch: int, *, accum: int = 1, processes: int = 1, epochs: int, **cha
 
 CASES = {
     "one forward a step": Case(recipe=recipe(8, epochs=3)),
-    "2 forwards a step, 1 in the last": Case(recipe=recipe(8, accum=2, epochs=5)),
-    "clipped, the way of mixed batches": Case(recipe=recipe(8, epochs=3, clip_grad=0.5), mixing=True),
+    "two, and one in the last; clipped": Case(recipe=recipe(8, accum=2, epochs=5, clip_grad=0.5), mixing=True),
 }
 """Of at least 50 steps each, 21 forwards an epoch; all can start from the same folder."""
 WHOLE, HALVES = Case(recipe=recipe(16, epochs=5)), Case(recipe=recipe(8, processes=2, epochs=5))
@@ -112,54 +111,40 @@ def plain_losses(case: Case, folder: Path) -> list[float]:
     return list(finetune(net, pictures, case.recipe, order=order))
 
 
-def our_losses(case: Case, folder: Path, output: Path, *, processes: int = 1) -> list[float]:
-    """Our trainer's loss of each step, from its steps.csv; more than one process are started by torchrun."""
-    options = our_options(case, folder, output)
-    if processes == 1:
-        train(EgddConfig(**options))
-    else:
-        flags = [
-            w
-            for name, value in options.items()
-            for w in ([f"--{name}"] if value is True else [f"--{name}", str(value)])
-        ]
-        torchrun("training", "egdd", *flags, processes=processes)
+def our_losses(case: Case, folder: Path, output: Path, run: Trainer = train) -> list[float]:
+    """Our trainer's loss of each step, from its steps.csv."""
+    run(our_config(case, folder, output))
     with (output / "steps.csv").open(newline="") as file:
         return [float(row["loss"]) for row in csv.DictReader(file)]
 
 
-def our_options(case: Case, folder: Path, output: Path) -> dict[str, Any]:
+def our_config(case: Case, folder: Path, output: Path) -> EgddConfig:
     """The options that make `saaa-train egdd` do what the plain trainer does."""
-    recipe = case.recipe
     options: dict[str, Any] = {
+        **asdict(case.recipe),
         "data_path": folder / "data",
         "finetune": folder / "initial.pt",
         "output_dir": output,
         "model": case.model,
+        "global_pool": case.pool == "avg",
         "input_size": case.size,
         "seed": SEED,
-        **{name: getattr(recipe, name) for name in Recipe.__dataclass_fields__ if name != "clip_grad"},
-        **NOTHING_RANDOM,
-        **ON_THE_CPU,
-        **case.own,
+        **({"mixup": 0.8, "mixup_prob": 0.0} if case.mixing else {}),
     }
-    if recipe.clip_grad is not None:
-        options["clip_grad"] = recipe.clip_grad
-    if case.mixing:
-        options.update(mixup=0.8, mixup_prob=0.0)
-    if case.pool == "avg":
-        options["global_pool"] = True
-    return options
+    return EgddConfig(**options, **NOTHING_RANDOM, **ON_THE_CPU)
 
 
-def torchrun(*words: str, processes: int) -> None:
-    """Run a module in several processes on this machine, one thread each.
+def torchrun_two(config: EgddConfig) -> None:
+    """Train in two processes that torchrun starts, one thread each.
 
     Raises:
         CalledProcessError: it failed; its output was printed.
     """
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
-    subprocess.run([*command, *words], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    options = config.output_dir.with_suffix(".yaml")
+    options.parent.mkdir(parents=True, exist_ok=True)
+    save_config(config, options)
+    words = "-m torch.distributed.run --standalone --nproc_per_node=2 -m training egdd --config".split()
+    subprocess.run([sys.executable, *words, str(options)], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def gap_to_plain(case: Case, folder: Path, output: Path) -> float:
@@ -167,21 +152,21 @@ def gap_to_plain(case: Case, folder: Path, output: Path) -> float:
     return loss_gap(our_losses(case, folder, output), plain_losses(case, folder))
 
 
-def gaps_of_processes(folder: Path, output: Path) -> dict[str, float]:
+def gaps_of_processes(folder: Path, output: Path, two: Trainer = torchrun_two) -> dict[str, float]:
     """What two processes do differently from one: the largest difference of a step's "loss" over 50 steps, and the
     largest relative one of a parameter's "gradient" in the first step.
     """
-    one, two = our_losses(WHOLE, folder, output / "one"), our_losses(HALVES, folder, output / "two", processes=2)
+    losses = our_losses(WHOLE, folder, output / "one"), our_losses(HALVES, folder, output / "two", two)
     # A set of one batch and one epoch: the checkpoint is that of the first step.
     start = output / "start"
     whole, halves = (
         replace(case, images=16, recipe=replace(case.recipe, epochs=1, warmup_epochs=0)) for case in (WHOLE, HALVES)
     )
     prepare(whole, start)
-    our_losses(whole, start, output / "first of one")
-    our_losses(halves, start, output / "first of two", processes=2)
-    gradients = gradient_gap(first_gradients(output / "first of two"), first_gradients(output / "first of one"))
-    return {"loss": loss_gap(one, two), "gradient": gradients}
+    our_losses(whole, start, output / "first-one")
+    our_losses(halves, start, output / "first-two", two)
+    gradients = gradient_gap(first_gradients(output / "first-two"), first_gradients(output / "first-one"))
+    return {"loss": loss_gap(*losses), "gradient": gradients}
 
 
 def loss_gap(one: list[float], other: list[float]) -> float:

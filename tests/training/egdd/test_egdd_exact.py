@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.exactness import CASES, Case, gaps_of_processes, loss_gap, our_losses, plain_losses, prepare, recipe
+from tests.training.several import together
+from training.egdd.config import EgddConfig
+from training.egdd.train import train
 
 STEPS = 50
 LIMIT = 1e-5
@@ -43,8 +46,14 @@ def test_the_limit_sees_another_recipe(change: dict[str, float], start: Path, pl
 
 
 def test_two_processes_are_one_with_twice_the_batch(start: Path, tmp_path: Path) -> None:
-    """Each is started by torchrun; losses of 50 steps, gradients of the first."""
-    gaps = gaps_of_processes(start, tmp_path)
+    """Losses of 50 steps, gradients of the first; `benchmarks.training` starts the two by torchrun."""
+
+    def two(config: EgddConfig) -> None:
+        meeting = tmp_path / f"meet-{config.output_dir.name}"
+        done = together(2, lambda url: train(replace(config, dist_url=url)), meeting)
+        assert not [one for one in done if isinstance(one, BaseException)]
+
+    gaps = gaps_of_processes(start, tmp_path, two)
     assert gaps["loss"] <= LIMIT
     assert gaps["gradient"] <= LIMIT
 
