@@ -34,8 +34,7 @@ class EgaHandler(Handler):
         else:
             graph = SceneGraph.from_region(region, image_size=(width, height))
         pixels, geometry = self.fit(image)
-        most = self.executor.info.max_nodes
-        roles = graph.role_graph(max_nodes=most)
+        roles = graph.role_graph(max_nodes=len(graph.nodes()))
         item = WorkItem(graph=roles.with_boxes(geometry.to_input(roles.boxes)))
         result = self.run_one(pixels, Work.CAPTION, item)
         return {
@@ -46,7 +45,7 @@ class EgaHandler(Handler):
                     "text": " ".join(caption.words),
                     "words": list(caption.words),
                     "log_probability": caption.log_probability,
-                    "nodes": [node.name for node in graph.nodes()[: len(roles)]],
+                    "nodes": [node.name for node in graph.nodes()],
                     "node_weights": caption.node_weights.tolist(),
                 }
                 for caption in result.captions

@@ -27,6 +27,7 @@ from saaa.work import (
     MethodInfo,
     ModelInfo,
     ModelKind,
+    Sampling,
     TargetKind,
     Work,
     WorkBatch,
@@ -68,6 +69,8 @@ def pack_batch(batch: WorkBatch) -> tuple[bytes, bytes]:
             beam_width=batch.caption.beam_width,
             count=batch.caption.count,
             max_words=batch.caption.max_words or 0,
+            length_penalty=batch.caption.length_penalty,
+            sampling=_pack_sampling(batch.caption.sampling),
         )
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"The batch holds a value that cannot be sent: {error}") from error
@@ -111,7 +114,13 @@ def unpack_batch(header: bytes | bytearray, pixels: bytes | bytearray) -> WorkBa
         pixels=np.frombuffer(pixels, np.uint8).reshape(*shape, 3),
         items=items,
         explain=ExplainOptions(**{name: getattr(message, name) for name in _EXPLAIN}),
-        caption=CaptionOptions(beam_width=message.beam_width, count=message.count, max_words=message.max_words or None),
+        caption=CaptionOptions(
+            beam_width=message.beam_width,
+            count=message.count,
+            max_words=message.max_words or None,
+            length_penalty=message.length_penalty,
+            sampling=_unpack_sampling(message.sampling) if message.HasField("sampling") else None,
+        ),
     )
 
 
@@ -169,6 +178,20 @@ def unpack_description(data: bytes) -> ModelInfo:
         )
     except (ValueError, TypeError, KeyError) as error:
         raise BackendFailed(f"The model's description is malformed: {error!r}") from error
+
+
+def _pack_sampling(sampling: Sampling | None) -> pb.Sampling | None:
+    if sampling is None:
+        return None
+    return pb.Sampling(
+        temperature=sampling.temperature, top_k=sampling.top_k or 0, top_p=sampling.top_p, seed=sampling.seed
+    )
+
+
+def _unpack_sampling(message: pb.Sampling) -> Sampling:
+    return Sampling(
+        temperature=message.temperature, top_k=message.top_k or None, top_p=message.top_p, seed=message.seed
+    )
 
 
 def _pack_item(item: WorkItem) -> pb.Item:

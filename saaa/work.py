@@ -17,6 +17,9 @@ from saaa.scene_graph import RoleGraph
 AUTO_METHOD = "auto"
 REGION_METHOD = "region_shapley"
 """The method that removes the objects of the item's graph, as effects do."""
+TEMPERATURES = (0.01, 10.0)
+"""The range of `Sampling.temperature`."""
+MAX_LENGTH_PENALTY = 5.0
 DELETION_SHARE = 0.1
 """Share of the input that is removed to measure a map's deletion drop."""
 
@@ -64,15 +67,33 @@ class ExplainOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How captions are drawn; see `saaa.models.captioner.sample`."""
+
+    temperature: float = 1.0
+    """Less than 1 prefers likely words more; 0.01 to 10."""
+    top_k: int | None = None
+    """Among so many likeliest words, at least 1; None is all."""
+    top_p: float = 1.0
+    """Then among the fewest likeliest words that have this share of the probability, above 0 to 1."""
+    seed: int = 0
+    """0 to 2**64 - 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CaptionOptions:
     """How to decode; the same for a whole batch."""
 
     beam_width: int = 3
-    """1 is greedy; 1 to 10."""
+    """1 is greedy; 1 to 10. Not read when captions are drawn."""
     count: int = 1
-    """Captions an item, best first; 1 to beam_width."""
+    """Captions an item, best first; 1 to beam_width, or 1 to 10 when they are drawn."""
     max_words: int | None = None
     """Longest caption in words, 1 to 50; None is the captioner's own limit."""
+    length_penalty: float = 0.0
+    """How much longer captions are favoured, 0 to 5; see `saaa.models.captioner.search`."""
+    sampling: Sampling | None = None
+    """How to draw captions; None is to search for the most probable ones."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 
 import saaa
@@ -155,8 +157,15 @@ def _captioner_use(plan: CaptionPlan | None) -> ModelUse | None:
     if plan.text is not None:
         parameters["text"] = " ".join(plan.text)
     else:
-        parameters["beam_width"] = str(plan.options.beam_width)
-        parameters["count"] = str(plan.options.count)
+        options = plan.options
+        if options.sampling is None:
+            parameters["beam_width"] = str(options.beam_width)
+        else:
+            drawn = asdict(options.sampling)
+            parameters |= {name: str(value) for name, value in drawn.items() if value is not None}
+        if options.length_penalty:
+            parameters["length_penalty"] = str(options.length_penalty)
+        parameters["count"] = str(options.count)
         parameters["max_words"] = str(plan.options.max_words or plan.model.max_words)
     if plan.explanation is not None:
         parameters |= _explaining(plan.explanation.options, 0)

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from saaa.errors import SaaaError
+from saaa.errors import OptionInvalid, SaaaError
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
@@ -96,6 +96,11 @@ def analyze(
     beam_width: int | None = None,
     captions: int | None = None,
     max_words: int | None = None,
+    length_penalty: float | None = None,
+    sample: bool = False,
+    temperature: float | None = None,
+    top_words: int | None = None,
+    top_p: float | None = None,
     classifier: str | None = None,
     captioner: str | None = None,
     timeout: float = 60.0,
@@ -116,7 +121,7 @@ def analyze(
         steps: integration steps of integrated_gradients.
         gamma: weight of the gamma rule of layer_lrp, cp_lrp and attn_lrp, 0 to 1.
         masks: random masks of rise, and coalitions where a graph has too many objects for all.
-        seed: of whatever is drawn at random.
+        seed: of whatever is drawn at random, captions too.
         deletion: also measure how far each target's probability drops when its map's top tenth is removed.
         effects: also measure the effect of each node of the graph by removing it; needs --graph.
         words: words of the best caption to explain, by their place from 0, or "all".
@@ -126,13 +131,21 @@ def analyze(
         beam_width: beam width of the captioner.
         captions: how many captions.
         max_words: longest caption in words.
+        length_penalty: how much longer captions are favoured, 0 to 5.
+        sample: draw captions at random instead of searching for the most probable ones.
+        temperature: with --sample: less than 1 prefers likely words more, 0.01 to 10.
+        top_words: with --sample: draw among so many likeliest words.
+        top_p: with --sample: then among the fewest likeliest words that have this share of the probability.
         classifier: NAME or NAME:VERSION.
         captioner: NAME or NAME:VERSION.
         timeout: deadline for each photo in seconds.
     """
-    from saaa.client.request import AnalyzeOptions
+    from saaa.client.request import AnalyzeOptions, SamplingOptions
     from serving.ask import run_analyze, word_places
 
+    drawing: SamplingOptions = {"temperature": temperature, "top_k": top_words, "top_p": top_p}
+    if not sample and any(value is not None for value in drawing.values()):
+        raise OptionInvalid("--temperature, --top_words and --top_p shape drawn captions; add --sample.")
     options: AnalyzeOptions = {
         "outputs": outputs,
         "top_k": top_k,
@@ -151,6 +164,8 @@ def analyze(
         "beam_width": beam_width,
         "captions": captions,
         "max_words": max_words,
+        "length_penalty": length_penalty,
+        "sampling": {**drawing, "seed": seed} if sample else None,
         "classifier": classifier,
         "captioner": captioner,
     }

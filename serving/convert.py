@@ -21,6 +21,7 @@ from saaa.work import (
     ExplainOptions,
     ModelInfo,
     ModelKind,
+    Sampling,
     TargetKind,
 )
 from serving.requests import (
@@ -38,7 +39,8 @@ from serving.requests import (
 )
 from serving.settings import RequestLimits
 
-_DECODING = ("beam_width", "count", "max_words")
+_DECODING = ("beam_width", "count", "max_words", "length_penalty")
+_SAMPLING = ("temperature", "top_k", "top_p", "seed")
 _OUTPUTS = {
     pb.OUTPUT_PREDICTIONS: Output.PREDICTIONS,
     pb.OUTPUT_ATTRIBUTIONS: Output.ATTRIBUTIONS,
@@ -89,7 +91,7 @@ def read_analyze_request(message: pb.AnalyzeRequest, limits: RequestLimits) -> A
             **_set_fields(attribution, "steps", "gamma", "masks", "seed"),
         ),
         classes=tuple(attribution.classes),
-        caption=CaptionOptions(**_set_fields(caption, *_DECODING)),
+        caption=_read_decoding(caption, violations),
         text=_read_text(caption, violations),
         caption_targets=CaptionTargets(
             words=tuple(attribution.words),
@@ -104,7 +106,17 @@ def read_analyze_request(message: pb.AnalyzeRequest, limits: RequestLimits) -> A
     )
 
 
-def _set_fields(message: pb.AttributionOptions | pb.CaptionOptions, *names: str) -> dict[str, Any]:
+def _read_decoding(message: pb.CaptionOptions, violations: list[InvalidInput]) -> CaptionOptions:
+    sampling = None
+    if message.HasField("sampling"):
+        sampling = Sampling(**_set_fields(message.sampling, *_SAMPLING))
+        if message.HasField("beam_width"):
+            text = "Captions are drawn, so there is no beam; leave this unset."
+            violations.append(OptionInvalid(text, field="caption.beam_width"))
+    return CaptionOptions(**_set_fields(message, *_DECODING), sampling=sampling)
+
+
+def _set_fields(message: pb.AttributionOptions | pb.CaptionOptions | pb.Sampling, *names: str) -> dict[str, Any]:
     """The optional fields that are set; the others keep the dataclass's defaults."""
     return {name: getattr(message, name) for name in names if message.HasField(name)}
 
@@ -112,7 +124,7 @@ def _set_fields(message: pb.AttributionOptions | pb.CaptionOptions, *names: str)
 def _read_text(message: pb.CaptionOptions, violations: list[InvalidInput]) -> tuple[str, ...] | None:
     if not message.HasField("text"):
         return None
-    for name in _set_fields(message, *_DECODING):
+    for name in [name for name in (*_DECODING, "sampling") if message.HasField(name)]:
         text = "A caption is given, so none is made; leave this unset."
         violations.append(OptionInvalid(text, field=f"caption.{name}"))
     return tuple(message.text.split())
@@ -306,6 +318,7 @@ def write_model(info: ModelInfo, limits: RequestLimits, *, ready: bool) -> pb.Mo
         input_size=info.input_size,
         classes=info.classes,
         vocabulary_size=info.vocabulary_size,
+        max_nodes=info.max_nodes,
         attribution_methods=[
             pb.AttributionMethod(
                 name=method.name,

@@ -140,7 +140,7 @@ def caption_explanation(
             f"attribution.words[{place}]",
             f"There is no word {index}: {what} {longest} words, counted from 0.",
         )
-    nodes = _node_places(wanted, request.graph, captioner, violations)
+    nodes = _node_places(wanted, request.graph, violations)
     kinds = {TargetKind.WORD} if wanted.words or wanted.every_word else set()
     kinds |= {TargetKind.NODE} if wanted.nodes else set()
     method = _method(wanted.method, captioner, kinds, "attribution.word_method", violations)
@@ -157,9 +157,7 @@ def caption_explanation(
     )
 
 
-def _node_places(
-    wanted: CaptionTargets, graph: SceneGraph | None, captioner: ModelInfo, violations: Violations
-) -> tuple[int, ...]:
+def _node_places(wanted: CaptionTargets, graph: SceneGraph | None, violations: Violations) -> tuple[int, ...]:
     if wanted.nodes and graph is None and not violations.about("graph"):
         violations.add(
             OptionInvalid(
@@ -180,11 +178,6 @@ def _node_places(
             violations.add(
                 OptionInvalid(f"The graph has no node {named}; take kind and id from the graph.", field=field)
             )
-        elif place >= captioner.max_nodes:
-            text = (
-                f"The node {named} does not guide the caption: {captioner.name} takes the first {captioner.max_nodes}."
-            )
-            violations.add(OptionInvalid(text, field=field))
         else:
             places.append(place)
     return tuple(places)

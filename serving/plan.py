@@ -9,7 +9,16 @@ from dataclasses import dataclass, replace
 from saaa.errors import ImageRejected, ModelNotFound, OptionInvalid, SceneGraphError
 from saaa.images import ImageHeader, read_header
 from saaa.scene_graph import SceneGraph
-from saaa.work import REGION_METHOD, CaptionOptions, ExplainOptions, ModelInfo, ModelKind, Work
+from saaa.work import (
+    MAX_LENGTH_PENALTY,
+    REGION_METHOD,
+    TEMPERATURES,
+    CaptionOptions,
+    ExplainOptions,
+    ModelInfo,
+    ModelKind,
+    Work,
+)
 from serving.catalog import Catalog
 from serving.explaining import (
     DEFAULTS,
@@ -100,6 +109,7 @@ def make_plan(request: AnalysisRequest, catalog: Catalog, limits: RequestLimits)
     _check_text(request, captioner, violations)
     outputs = _outputs(request, classifier, captioner, violations)
     _check_caption_wishes(request, outputs, violations)
+    _check_guide(request.graph, outputs, captioner, violations)
     violations.raise_any()
     assert header is not None
 
@@ -168,6 +178,23 @@ def _check_graph(graph: SceneGraph, header: ImageHeader | None, limits: RequestL
             violations.add(SceneGraphError(error.message, field=f"graph.{field}"))
 
 
+def _check_guide(
+    graph: SceneGraph | None, outputs: frozenset[Output], captioner: ModelInfo | None, violations: Violations
+) -> None:
+    """No node may be dropped in silence."""
+    if graph is None or captioner is None or Output.CAPTIONS not in outputs or violations.about("graph"):
+        return
+    nodes = len(graph.nodes())
+    if nodes > captioner.max_nodes:
+        violations.add(
+            SceneGraphError(
+                f"The graph has {nodes} nodes (objects, attributes and relationships), captions of {captioner.name} "
+                f"are guided by at most {captioner.max_nodes}; leave out the least important, or ask for no captions.",
+                field="graph",
+            )
+        )
+
+
 def _check_options(request: AnalysisRequest, limits: RequestLimits, violations: Violations) -> None:
     caption, explain = request.caption, request.explain
     checks = (
@@ -180,11 +207,7 @@ def _check_options(request: AnalysisRequest, limits: RequestLimits, violations: 
     for field, value, most in checks:
         if value is not None:
             violations.check(1 <= value <= most, field, f"{value} is out of range; use 1 to {most}.")
-    violations.check(
-        1 <= caption.count <= max(1, caption.beam_width),
-        "caption.count",
-        f"{caption.count} is out of range; use 1 to beam_width ({caption.beam_width}).",
-    )
+    _check_decoding(caption, limits, violations)
     violations.check(0 <= explain.gamma <= 1, "attribution.gamma", f"{explain.gamma:g} is out of range; use 0 to 1.")
     listed = (request.classes, request.caption_targets.words, request.caption_targets.nodes)
     count = sum(map(len, listed))
@@ -198,6 +221,40 @@ def _check_options(request: AnalysisRequest, limits: RequestLimits, violations: 
         len(named) <= limits.max_request_id and named.isascii() and (not named or named.isprintable()),
         "request_id",
         f"Use at most {limits.max_request_id} printable ASCII characters.",
+    )
+
+
+def _check_decoding(caption: CaptionOptions, limits: RequestLimits, violations: Violations) -> None:
+    sampling = caption.sampling
+    most = caption.beam_width if sampling is None else limits.max_beam_width
+    violations.check(
+        1 <= caption.count <= max(1, most),
+        "caption.count",
+        f"{caption.count} is out of range; use 1 to "
+        + (f"beam_width ({most})." if sampling is None else f"{most} drawn captions."),
+    )
+    violations.check(
+        0 <= caption.length_penalty <= MAX_LENGTH_PENALTY,
+        "caption.length_penalty",
+        f"{caption.length_penalty:g} is out of range; use 0 to {MAX_LENGTH_PENALTY:g}.",
+    )
+    if sampling is None:
+        return
+    low, high = TEMPERATURES
+    violations.check(
+        low <= sampling.temperature <= high,
+        "caption.sampling.temperature",
+        f"{sampling.temperature:g} is out of range; use {low:g} to {high:g}.",
+    )
+    violations.check(
+        sampling.top_k is None or sampling.top_k >= 1,
+        "caption.sampling.top_k",
+        "0 words cannot be drawn from; use at least 1, or leave it unset for all.",
+    )
+    violations.check(
+        0 < sampling.top_p <= 1,
+        "caption.sampling.top_p",
+        f"{sampling.top_p:g} is out of range; use above 0 to 1.",
     )
 
 

@@ -5,7 +5,7 @@ Needs only grpc, NumPy and the generated stubs; nothing else of saaa is imported
 
 from saaa.client.client import AsyncClient, Client
 from saaa.client.errors import RequestInvalid, RpcFailed, Violation
-from saaa.client.request import AnalyzeOptions
+from saaa.client.request import AnalyzeOptions, SamplingOptions
 from saaa.client.results import (
     Analysis,
     Attribution,
@@ -50,6 +50,7 @@ __all__ = [
     "Region",
     "RequestInvalid",
     "RpcFailed",
+    "SamplingOptions",
     "Violation",
     "WordTarget",
 ]

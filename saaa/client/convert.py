@@ -68,6 +68,7 @@ def model(message: pb.Model) -> Model:
         input_size=message.input_size,
         classes=tuple(message.classes),
         vocabulary_size=message.vocabulary_size,
+        max_nodes=message.max_nodes,
         attribution_methods=tuple(
             AttributionMethod(
                 name=entry.name,

@@ -32,6 +32,19 @@ _NODE_KINDS = {
 }
 
 
+class SamplingOptions(TypedDict, total=False):
+    """How captions are drawn; a key left out or None takes the service's default."""
+
+    temperature: float | None
+    """Less than 1 prefers likely words more, 0.01 to 10."""
+    top_k: int | None
+    """Draw among so many likeliest words."""
+    top_p: float | None
+    """Then among the fewest likeliest words that have this share of the probability, above 0 to 1."""
+    seed: int | None
+    """The same seed draws the same captions."""
+
+
 class AnalyzeOptions(TypedDict, total=False):
     """What to answer and how; a key left out or None takes the service's default."""
 
@@ -67,9 +80,13 @@ class AnalyzeOptions(TypedDict, total=False):
     beam_width: int | None
     """Of the captioner, 1 (greedy) to 10."""
     captions: int | None
-    """How many captions to return, 1 to `beam_width`."""
+    """How many captions to return, 1 to `beam_width`, or 1 to 10 when they are drawn."""
     max_words: int | None
     """Longest caption in words, 1 to 50."""
+    length_penalty: float | None
+    """How much longer captions are favoured, 0 to 5."""
+    sampling: SamplingOptions | None
+    """Draw captions instead of searching for the most probable ones; {} takes every default."""
     classifier: str | None
     """"name" or "name:version"."""
     captioner: str | None
@@ -111,6 +128,9 @@ def analyze_request(image: Image, graph: Mapping[str, Any] | None, options: Anal
     _put(request.caption, "beam_width", "beam_width", options.get("beam_width"))
     _put(request.caption, "count", "captions", options.get("captions"))
     _put(request.caption, "max_words", "max_words", options.get("max_words"))
+    _put_number(request.caption, "length_penalty", "length_penalty", options.get("length_penalty"))
+    if (sampling := options.get("sampling")) is not None:
+        _put_sampling(request.caption.sampling, sampling)
     if classifier := options.get("classifier"):
         request.classifier.name, _, request.classifier.version = classifier.partition(":")
     if captioner := options.get("captioner"):
@@ -159,10 +179,7 @@ def graph_message(region: Mapping[str, Any]) -> pb.SceneGraph:
 
 def _put_targets(message: pb.AttributionOptions, options: AnalyzeOptions) -> None:
     """What to explain of the caption, what to measure, and how."""
-    if (gamma := options.get("gamma")) is not None:
-        if isinstance(gamma, bool) or not isinstance(gamma, (int, float, np.number)):
-            raise RequestInvalid("gamma", f"must be a number, not {gamma!r}")
-        message.gamma = float(gamma)
+    _put_number(message, "gamma", "gamma", options.get("gamma"))
     message.deletion = bool(options.get("deletion"))
     message.effects = bool(options.get("effects"))
     message.word_method = options.get("word_method") or ""
@@ -208,6 +225,26 @@ def _put(message: Any, name: str, field: str, value: Any) -> None:
         setattr(message, name, int(value))
     except ValueError:
         raise RequestInvalid(field, f"{value} is out of range") from None
+
+
+def _put_number(message: Any, name: str, field: str, value: Any) -> None:
+    """Set a floating-point field unless `value` is None."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise RequestInvalid(field, f"must be a number, not {value!r}")
+    setattr(message, name, float(value))
+
+
+def _put_sampling(message: pb.Sampling, sampling: SamplingOptions) -> None:
+    if not isinstance(sampling, Mapping) or sampling.keys() - SamplingOptions.__annotations__.keys():
+        names = ", ".join(SamplingOptions.__annotations__)
+        raise RequestInvalid("sampling", f"must be a dict of any of {names}, not {sampling!r}")
+    message.SetInParent()  # set even when nothing in it is
+    for name in ("temperature", "top_p"):
+        _put_number(message, name, f"sampling.{name}", sampling.get(name))
+    for name in ("top_k", "seed"):
+        _put(message, name, f"sampling.{name}", sampling.get(name))
 
 
 def _required(entry: Mapping[str, Any], key: str, field: str) -> Any:

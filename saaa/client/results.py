@@ -388,6 +388,8 @@ class Model:
     """Width and height of the input, pixels."""
     classes: tuple[str, ...] = ()
     vocabulary_size: int = 0
+    max_nodes: int = 0
+    """Nodes of a graph that guides a caption; a larger one is refused."""
     attribution_methods: tuple[AttributionMethod, ...] = ()
     """The default first."""
     limits: Limits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,14 @@ from saaa.models.captioner import (
     Vocabulary,
     collate,
     pad_tokens,
+    sample,
     search,
 )
-from saaa.models.captioner.config import MAX_WORDS_LIMIT
+from saaa.models.captioner.config import MAX_GUIDING_NODES, MAX_WORDS_LIMIT
 from saaa.models.features import FeatureExtractor
 from saaa.models.seen import Seen
 from saaa.role_graph import RoleGraph
-from saaa.work import CaptionOptions, CaptionResult, ModelKind
+from saaa.work import MAX_LENGTH_PENALTY, TEMPERATURES, CaptionOptions, CaptionResult, ModelKind
 
 if TYPE_CHECKING:
     from saaa.archive import Archive
@@ -56,7 +58,7 @@ class GuidedCaptioner(nn.Module):
 
         Args:
             pixels: uint8 (B, S, S, 3), RGB, at the features' input size.
-            graphs: one an image, boxes in pixels of the input, at most `max_nodes` nodes.
+            graphs: one an image, boxes in pixels of the input, 1 to `MAX_GUIDING_NODES` nodes.
 
         Raises:
             OptionInvalid: pixels of another shape, or not one graph an image.
@@ -93,7 +95,8 @@ class GuidedCaptioner(nn.Module):
             options: how to decode.
 
         Returns:
-            For each image up to `options.count` different captions, the most probable first.
+            For each image up to `options.count` captions, the most probable first (but see `length_penalty`); those
+            that are drawn may be equal.
 
         Raises:
             OptionInvalid: an option outside its range, pixels of another shape, or not one graph an image.
@@ -108,7 +111,29 @@ class GuidedCaptioner(nn.Module):
         regions, image = self.pool(seen)
         state, guide = self.captioner.begin(regions, image, seen.graphs)
         max_words = self.captioner.config.max_words if options.max_words is None else options.max_words
-        found = search(self.captioner.decoder, state, guide, width=options.beam_width, max_words=max_words)
+        decoder, drawn = self.captioner.decoder, options.sampling
+        if drawn is None:
+            found = search(
+                decoder,
+                state,
+                guide,
+                width=options.beam_width,
+                max_words=max_words,
+                length_penalty=options.length_penalty,
+            )
+        else:
+            found = sample(
+                decoder,
+                state,
+                guide,
+                count=options.count,
+                max_words=max_words,
+                seeds=[drawn.seed] * len(seen),
+                temperature=drawn.temperature,
+                top_k=drawn.top_k,
+                top_p=drawn.top_p,
+                length_penalty=options.length_penalty,
+            )
         return self._results(found, [len(boxes) for boxes in seen.boxes], options.count)
 
     def score_seen(self, seen: Seen, captions: Sequence[Sequence[str]]) -> list[CaptionResult]:
@@ -211,7 +236,7 @@ class GuidedCaptioner(nn.Module):
                 "architecture": {**described["architecture"], "captioner": asdict(config)},
                 "preprocessing": described["preprocessing"],
                 "vocabulary": list(self.vocabulary.words),
-                "max_nodes": config.max_nodes,
+                "max_nodes": MAX_GUIDING_NODES,
                 "max_words": config.max_words,
                 "methods": [
                     {
@@ -255,11 +280,23 @@ def check_options(options: CaptionOptions) -> None:
     Raises:
         OptionInvalid: naming the option.
     """
-    most = {"beam_width": MAX_BEAM, "count": options.beam_width, "max_words": MAX_WORDS_LIMIT}
-    for name, limit in most.items():
-        value = getattr(options, name)
-        if value is not None and not 1 <= value <= limit:
-            raise OptionInvalid(f"{name} is {value}; choose 1 to {limit}.", field=f"caption.{name}")
+    drawn = options.sampling
+    ranges: list[tuple[str, float | None, float, float]] = [
+        ("beam_width", options.beam_width, 1, MAX_BEAM),
+        ("count", options.count, 1, options.beam_width if drawn is None else MAX_BEAM),
+        ("max_words", options.max_words, 1, MAX_WORDS_LIMIT),
+        ("length_penalty", options.length_penalty, 0, MAX_LENGTH_PENALTY),
+    ]
+    if drawn is not None:
+        ranges += [
+            ("sampling.temperature", drawn.temperature, *TEMPERATURES),
+            ("sampling.top_k", drawn.top_k, 1, math.inf),
+            ("sampling.top_p", drawn.top_p, math.nextafter(0, 1), 1),
+            ("sampling.seed", drawn.seed, 0, 2**64 - 1),
+        ]
+    for name, value, least, most in ranges:
+        if value is not None and not least <= value <= most:
+            raise OptionInvalid(f"{name} is {value}; choose {least:g} to {most:g}.", field=f"caption.{name}")
 
 
 def check_sizes(config: CaptionerConfig, features: FeatureExtractor, vocabulary: Vocabulary) -> None:
@@ -279,9 +316,9 @@ def check_sizes(config: CaptionerConfig, features: FeatureExtractor, vocabulary:
 
 
 def _check_graph(graph: RoleGraph, config: CaptionerConfig) -> None:
-    if not 1 <= len(graph.types) <= config.max_nodes:
+    if not 1 <= len(graph.types) <= MAX_GUIDING_NODES:
         raise SceneGraphError(
-            f"The graph has {len(graph.types)} nodes; the captioner takes 1 to {config.max_nodes}.",
+            f"The graph has {len(graph.types)} nodes; the captioner takes 1 to {MAX_GUIDING_NODES}.",
             field="graph",
         )
     if graph.orders.max() >= config.order_rows:

@@ -137,16 +137,32 @@ class AttributionOptions(_message.Message):
     def __init__(self, method: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., steps: _Optional[int] = ..., gamma: _Optional[float] = ..., masks: _Optional[int] = ..., seed: _Optional[int] = ..., deletion: _Optional[bool] = ..., effects: _Optional[bool] = ..., words: _Optional[_Iterable[int]] = ..., every_word: _Optional[bool] = ..., nodes: _Optional[_Iterable[_Union[GraphNode, _Mapping]]] = ..., word_method: _Optional[str] = ...) -> None: ...
 
 class CaptionOptions(_message.Message):
-    __slots__ = ("beam_width", "count", "max_words", "text")
+    __slots__ = ("beam_width", "count", "max_words", "text", "length_penalty", "sampling")
     BEAM_WIDTH_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     MAX_WORDS_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
     beam_width: int
     count: int
     max_words: int
     text: str
-    def __init__(self, beam_width: _Optional[int] = ..., count: _Optional[int] = ..., max_words: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
+    length_penalty: float
+    sampling: Sampling
+    def __init__(self, beam_width: _Optional[int] = ..., count: _Optional[int] = ..., max_words: _Optional[int] = ..., text: _Optional[str] = ..., length_penalty: _Optional[float] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ...) -> None: ...
+
+class Sampling(_message.Message):
+    __slots__ = ("temperature", "top_k", "top_p", "seed")
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    TOP_P_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+    def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class SceneGraph(_message.Message):
     __slots__ = ("objects", "relationships")
@@ -416,7 +432,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "kind", "archive_sha256", "input_size", "classes", "vocabulary_size", "attribution_methods", "limits", "card_json", "ready")
+    __slots__ = ("name", "version", "kind", "archive_sha256", "input_size", "classes", "vocabulary_size", "attribution_methods", "limits", "card_json", "ready", "max_nodes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -428,6 +444,7 @@ class Model(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     CARD_JSON_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
+    MAX_NODES_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     kind: ModelKind
@@ -439,7 +456,8 @@ class Model(_message.Message):
     limits: Limits
     card_json: str
     ready: bool
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., archive_sha256: _Optional[str] = ..., input_size: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ..., vocabulary_size: _Optional[int] = ..., attribution_methods: _Optional[_Iterable[_Union[AttributionMethod, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., card_json: _Optional[str] = ..., ready: _Optional[bool] = ...) -> None: ...
+    max_nodes: int
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., archive_sha256: _Optional[str] = ..., input_size: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ..., vocabulary_size: _Optional[int] = ..., attribution_methods: _Optional[_Iterable[_Union[AttributionMethod, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., card_json: _Optional[str] = ..., ready: _Optional[bool] = ..., max_nodes: _Optional[int] = ...) -> None: ...
 
 class AttributionMethod(_message.Message):
     __slots__ = ("name", "cost_forwards", "reference", "targets")

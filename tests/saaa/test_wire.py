@@ -24,6 +24,7 @@ from saaa.work import (
     MethodInfo,
     ModelInfo,
     ModelKind,
+    Sampling,
     TargetKind,
     Work,
     WorkBatch,
@@ -81,6 +82,17 @@ def batches(draw: st.DrawFn) -> WorkBatch:
             beam_width=draw(st.integers(0, 20)),
             count=draw(st.integers(0, 20)),
             max_words=draw(st.none() | st.integers(1, 99)),
+            length_penalty=draw(st.floats(0, 9)),
+            sampling=draw(
+                st.none()
+                | st.builds(
+                    Sampling,
+                    temperature=st.floats(0, 9),
+                    top_k=st.none() | st.integers(1, 99),
+                    top_p=st.floats(0, 1),
+                    seed=st.integers(0, 2**64 - 1),
+                )
+            ),
         ),
     )
 

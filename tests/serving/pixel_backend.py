@@ -64,7 +64,7 @@ CAPTIONER = ModelInfo(
     digest="b" * 64,
     input_size=SIZE,
     vocabulary_size=10,
-    max_nodes=4,
+    max_nodes=5,
     max_words=12,
     methods=WORD_METHODS,
 )

@@ -87,6 +87,7 @@ GRAPH = pb.SceneGraph(
     objects=[thing(1, (3, 4, 30, 40), "big", "red"), thing(2, (20, 10, 50, 60))], relationships=[link(1, 1, 2)]
 )
 QUESTIONS: list[dict[str, Any]] = [
+    {"graph": GRAPH, "caption": pb.CaptionOptions(count=3, sampling=pb.Sampling(top_p=0.9, seed=5))},
     {"graph": GRAPH, "caption": pb.CaptionOptions(beam_width=3, count=2)},
     {"attribution": pb.AttributionOptions(classes=["0", "3"], method="integrated_gradients", steps=4)},
     {

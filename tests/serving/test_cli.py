@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from saaa.client import Client
-from serving.cli import main
+from serving.cli import UNUSABLE, main
 from serving.server import Facade
 from tests.serving.pixel_backend import QUICK, PixelBackend, photo
 
@@ -270,3 +270,8 @@ def test_up_serves_until_a_signal(tiny_models: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_options_of_drawing_need_drawing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["analyze", "photo.jpg", "--temperature", "0.5"]) == UNUSABLE
+    assert "--sample" in capsys.readouterr().err

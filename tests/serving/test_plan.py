@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saaa.errors import InvalidInput, ModelNotFound
+from saaa.models.guided import check_options
 from saaa.v1 import analysis_pb2 as pb
 from saaa.work import Work
 from serving.catalog import Catalog
@@ -66,6 +67,18 @@ request = st.builds(
     caption=st.one_of(
         st.none(),
         st.builds(pb.CaptionOptions, beam_width=uint32, count=uint32, max_words=uint32),
+        st.builds(
+            pb.CaptionOptions,
+            count=st.none() | uint32,
+            length_penalty=st.none() | st.floats(),
+            sampling=st.builds(
+                pb.Sampling,
+                temperature=st.none() | st.floats(),
+                top_k=st.none() | uint32,
+                top_p=st.none() | st.floats(),
+                seed=st.none() | st.integers(0, 2**64 - 1),
+            ),
+        ),
         st.builds(pb.CaptionOptions, text=st.none() | text),
     ),
     classifier=st.one_of(st.none(), selector),
@@ -98,7 +111,10 @@ def test_any_message_is_planned_or_refused(message: pb.AnalyzeRequest) -> None:
         assert 0 < plan.classify.cost_forwards <= LIMITS.max_cost_forwards
     if plan.caption is not None:
         options = plan.caption.options
-        assert 1 <= options.count <= options.beam_width <= 10
+        assert 1 <= options.beam_width <= 10
+        assert 1 <= options.count <= (options.beam_width if options.sampling is None else 10)
+        check_options(options)
+        assert plan.graph is None or len(plan.graph.nodes()) <= CAPTIONER.max_nodes
         if plan.caption.explanation is not None:
             assert all(place < CAPTIONER.max_nodes for place in plan.caption.explanation.nodes)
             assert all(index < CAPTIONER.max_words for index in plan.caption.explanation.words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import hashlib
+import math
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 import saaa
 from saaa.errors import BackendFailed
 from saaa.v1 import analysis_pb2 as pb
-from saaa.work import Work
+from saaa.work import CaptionOptions, Sampling, Work
 from serving.settings import FacadeSettings, LaneSettings
 from tests.serving.pixel_backend import (
     CAPTIONER,
@@ -66,10 +67,9 @@ async def test_answers_everything_with_a_graph(caller: Caller) -> None:
     assert names == ["thing 7", "bright", "square", "thing 9", "near"]
     assert attribution.concepts[0].density > 2
     (caption,) = answer.captions
-    assert caption.text == "nodes 4"
-    assert [word.text for word in caption.words] == ["nodes", "4"]
-    # The captioner takes four of the five nodes, in published order.
-    assert [node.name for node in answer.caption_nodes] == ["thing 7", "bright", "square", "thing 9"]
+    assert caption.text == "nodes 5"
+    assert [word.text for word in caption.words] == ["nodes", "5"]
+    assert [node.name for node in answer.caption_nodes] == ["thing 7", "bright", "square", "thing 9", "near"]
     assert all(len(word.node_weights) == len(answer.caption_nodes) for word in caption.words)
     assert answer.graph == GRAPH
     assert answer.graph_source == pb.GRAPH_SOURCE_REQUEST
@@ -148,6 +148,39 @@ async def test_options_are_followed(caller: Caller, backend: PixelBackend) -> No
     assert explain.items[0].targets == (2, 1)
 
 
+async def test_captions_are_drawn_when_asked_for(caller: Caller, backend: PixelBackend) -> None:
+    answer = await caller.analyze(
+        graph=GRAPH,
+        outputs=[pb.OUTPUT_CAPTIONS],
+        caption=pb.CaptionOptions(count=10, length_penalty=0.5, sampling=pb.Sampling(temperature=0.5, seed=2**64 - 1)),
+    )
+    (batch,) = backend.batches
+    sampling = Sampling(temperature=0.5, seed=2**64 - 1)
+    assert batch.caption == CaptionOptions(count=10, length_penalty=0.5, sampling=sampling)
+    assert dict(answer.provenance.captioner.parameters) == {
+        "temperature": "0.5",
+        "top_p": "1.0",
+        "seed": str(2**64 - 1),
+        "length_penalty": "0.5",
+        "count": "10",
+        "max_words": "12",
+        "max_nodes": "5",
+    }
+
+
+async def test_a_graph_beyond_the_captioner_is_refused_unless_no_caption_is_wanted(
+    caller: Caller, backend: PixelBackend
+) -> None:
+    graph = pb.SceneGraph(objects=[thing(number) for number in range(6)])
+    told = await refusal(caller.analyze(graph=graph))
+    assert (told.code, set(told.fields)) == (grpc.StatusCode.INVALID_ARGUMENT, {"graph"})
+    assert "6 nodes" in told.fields["graph"]
+    assert "at most 5" in told.fields["graph"]
+    assert backend.batches == []
+    answer = await caller.analyze(graph=graph, outputs=[pb.OUTPUT_ATTRIBUTIONS])
+    assert len(answer.attributions[0].concepts) == 6
+
+
 async def test_makes_a_request_id_when_none_is_given(caller: Caller) -> None:
     first, second = await asyncio.gather(caller.analyze(), caller.analyze())
     assert first.request_id
@@ -179,6 +212,20 @@ BAD = {
     "wide beam": ({"caption": pb.CaptionOptions(beam_width=11)}, {"caption.beam_width"}),
     "more captions than beams": ({"caption": pb.CaptionOptions(beam_width=2, count=3)}, {"caption.count"}),
     "no captions": ({"caption": pb.CaptionOptions(count=0)}, {"caption.count"}),
+    "beam of drawn captions": (
+        {"caption": pb.CaptionOptions(beam_width=2, sampling=pb.Sampling())},
+        {"caption.beam_width"},
+    ),
+    "too many drawn captions": ({"caption": pb.CaptionOptions(count=11, sampling=pb.Sampling())}, {"caption.count"}),
+    "drawn from nothing": (
+        {"caption": pb.CaptionOptions(sampling=pb.Sampling(temperature=0, top_k=0, top_p=0))},
+        {"caption.sampling.temperature", "caption.sampling.top_k", "caption.sampling.top_p"},
+    ),
+    "sampling that is no number": (
+        {"caption": pb.CaptionOptions(sampling=pb.Sampling(temperature=math.nan, top_p=math.inf))},
+        {"caption.sampling.temperature", "caption.sampling.top_p"},
+    ),
+    "length penalty": ({"caption": pb.CaptionOptions(length_penalty=-1)}, {"caption.length_penalty"}),
     "no words": ({"caption": pb.CaptionOptions(max_words=0)}, {"caption.max_words"}),
     "many words": ({"caption": pb.CaptionOptions(max_words=51)}, {"caption.max_words"}),
     "long request id": ({"request_id": "x" * 129}, {"request_id"}),
@@ -301,6 +348,7 @@ async def test_lists_and_describes_models(caller: Caller) -> None:
     assert list(model.classes) == ["red", "green", "blue"]
     assert model.attribution_methods[0].name == "brightness"
     assert model.limits.max_graph_nodes == 100
+    assert [model.max_nodes for model in models] == [0, 5]
     assert model.card_json == CLASSIFIER.card_json
     for request, field in (
         (pb.GetModelRequest(name="nobody"), "name"),

@@ -12,6 +12,8 @@ ROLES = 3
 """Object, attribute, relationship."""
 MAX_WORDS_LIMIT = 50
 """The longest caption that any request may ask for."""
+MAX_GUIDING_NODES = 40
+"""The largest graph that guides a served caption; no weight depends on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,7 @@ class CaptionerConfig:
     order_rows: int = 20
     """Rows of the order table: an object may have one attribute less."""
     max_nodes: int = 10
-    """Graph nodes that guide a caption; training and serving truncate to it."""
+    """Graph nodes that guide a caption in training, which cuts larger graphs; at most 40."""
     max_words: int = 25
     """The longest caption that decoding makes unless asked otherwise, end marker not counted."""
     dropout: float = 0.5
@@ -51,6 +53,8 @@ class CaptionerConfig:
                 raise OptionInvalid(f"{name} is {value}; give at least {least.get(name, 1)}.", field=name)
         if self.max_words > MAX_WORDS_LIMIT:
             raise OptionInvalid(f"max_words is {self.max_words}; give at most {MAX_WORDS_LIMIT}.", field="max_words")
+        if self.max_nodes > MAX_GUIDING_NODES:
+            raise OptionInvalid(f"max_nodes is {self.max_nodes}; give at most {MAX_GUIDING_NODES}.", field="max_nodes")
         if self.region_size % 2:
             raise OptionInvalid(
                 f"region_size is {self.region_size}; the order table needs an even one.", field="region_size"

@@ -32,7 +32,7 @@ TARGET_KIND_WORD: TargetKind
 TARGET_KIND_NODE: TargetKind
 
 class Batch(_message.Message):
-    __slots__ = ("work", "shape", "items", "method", "steps", "beam_width", "count", "max_words", "model", "version", "gamma", "masks", "seed", "deletion", "effects")
+    __slots__ = ("work", "shape", "items", "method", "steps", "beam_width", "count", "max_words", "model", "version", "gamma", "masks", "seed", "deletion", "effects", "length_penalty", "sampling")
     WORK_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +48,8 @@ class Batch(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     DELETION_FIELD_NUMBER: _ClassVar[int]
     EFFECTS_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
     work: Work
     shape: _containers.RepeatedScalarFieldContainer[int]
     items: _containers.RepeatedCompositeFieldContainer[Item]
@@ -63,7 +65,21 @@ class Batch(_message.Message):
     seed: int
     deletion: bool
     effects: bool
-    def __init__(self, work: _Optional[_Union[Work, str]] = ..., shape: _Optional[_Iterable[int]] = ..., items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., method: _Optional[str] = ..., steps: _Optional[int] = ..., beam_width: _Optional[int] = ..., count: _Optional[int] = ..., max_words: _Optional[int] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., gamma: _Optional[float] = ..., masks: _Optional[int] = ..., seed: _Optional[int] = ..., deletion: _Optional[bool] = ..., effects: _Optional[bool] = ...) -> None: ...
+    length_penalty: float
+    sampling: Sampling
+    def __init__(self, work: _Optional[_Union[Work, str]] = ..., shape: _Optional[_Iterable[int]] = ..., items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., method: _Optional[str] = ..., steps: _Optional[int] = ..., beam_width: _Optional[int] = ..., count: _Optional[int] = ..., max_words: _Optional[int] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., gamma: _Optional[float] = ..., masks: _Optional[int] = ..., seed: _Optional[int] = ..., deletion: _Optional[bool] = ..., effects: _Optional[bool] = ..., length_penalty: _Optional[float] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ...) -> None: ...
+
+class Sampling(_message.Message):
+    __slots__ = ("temperature", "top_k", "top_p", "seed")
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    TOP_P_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+    def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class Item(_message.Message):
     __slots__ = ("targets", "graph", "text", "words", "every_word", "nodes")

@@ -61,6 +61,8 @@ def test_request_carries_every_option(server, tmp_path):
             beam_width=5,
             captions=2,
             max_words=12,
+            length_penalty=0.5,
+            sampling={"temperature": 0.7, "top_k": 20, "top_p": 0.9, "seed": 2**63},
             classifier="scenes:2.0",
             captioner="world",
             request_id="mine",
@@ -94,7 +96,13 @@ def test_request_carries_every_option(server, tmp_path):
             ],
             word_method="attention",
         ),
-        caption=pb.CaptionOptions(beam_width=5, count=2, max_words=12),
+        caption=pb.CaptionOptions(
+            beam_width=5,
+            count=2,
+            max_words=12,
+            length_penalty=0.5,
+            sampling=pb.Sampling(temperature=0.7, top_k=20, top_p=0.9, seed=2**63),
+        ),
         classifier=pb.ModelSelector(name="scenes", version="2.0"),
         captioner=pb.ModelSelector(name="world"),
         request_id="mine",
@@ -112,6 +120,14 @@ def test_options_left_out_stay_unset(server):
     assert request.attribution == pb.AttributionOptions()
     assert request.caption == pb.CaptionOptions()
     assert list(request.outputs) == []
+
+
+def test_captions_are_drawn_with_every_default(server):
+    with Client(server.address) as client:
+        client.analyze(b"jpeg", sampling={})
+    (request,) = server.service.requests
+    assert request.caption.HasField("sampling")
+    assert request.caption == pb.CaptionOptions(sampling=pb.Sampling())
 
 
 def test_every_word_and_a_caption_to_score(server):

@@ -11,7 +11,7 @@ from saaa.models.captioner import Captioner, CaptionerConfig, Vocabulary
 from saaa.models.features import FeatureConfig, FeatureExtractor
 from saaa.models.guided import GuidedCaptioner
 from saaa.scene_graph import Box, Relationship, SceneGraph, SceneObject
-from saaa.work import CaptionOptions, TargetKind
+from saaa.work import CaptionOptions, Sampling, TargetKind
 
 SIZE = 64
 WORDS = ("BOS", "EOS", "UNK", *(f"word{k}" for k in range(20)))
@@ -121,7 +121,7 @@ def test_an_archive_gives_the_same_captions(guided, pixels, tmp_path):
     path = tmp_path / "ega.mar"
     archive.write(path, guided.to_archive("ega", "1.0", {"about": "test"}))
     info = archive.info(path)
-    assert (info.vocabulary_size, info.max_nodes, info.max_words, info.input_size) == (23, 10, 7, SIZE)
+    assert (info.vocabulary_size, info.max_nodes, info.max_words, info.input_size) == (23, 40, 7, SIZE)
     again = GuidedCaptioner.from_archive(archive.read(path))
     options = CaptionOptions(count=3)
     for one, two in zip(guided.caption(pixels, GRAPHS, options), again.caption(pixels, GRAPHS, options), strict=True):
@@ -201,6 +201,14 @@ def test_an_archive_that_does_not_fit_is_refused(guided):
         (CaptionOptions(beam_width=2, count=3), "caption.count"),
         (CaptionOptions(max_words=51), "caption.max_words"),
         (CaptionOptions(max_words=0), "caption.max_words"),
+        (CaptionOptions(length_penalty=-0.1), "caption.length_penalty"),
+        (CaptionOptions(length_penalty=float("nan")), "caption.length_penalty"),
+        (CaptionOptions(count=11, sampling=Sampling()), "caption.count"),
+        (CaptionOptions(sampling=Sampling(temperature=0.0)), "caption.sampling.temperature"),
+        (CaptionOptions(sampling=Sampling(top_k=0)), "caption.sampling.top_k"),
+        (CaptionOptions(sampling=Sampling(top_p=0.0)), "caption.sampling.top_p"),
+        (CaptionOptions(sampling=Sampling(top_p=1.1)), "caption.sampling.top_p"),
+        (CaptionOptions(sampling=Sampling(seed=2**64)), "caption.sampling.seed"),
     ],
 )
 def test_impossible_options_are_refused(guided, pixels, options, field):
@@ -210,5 +218,39 @@ def test_impossible_options_are_refused(guided, pixels, options, field):
 
 
 def test_a_graph_beyond_the_limit_is_refused(guided, pixels):
-    with pytest.raises(SceneGraphError, match="11 nodes; the captioner takes 1 to 10"):
-        guided.caption(pixels[:1], [scene(11, 0, 0).role_graph(20)], CaptionOptions())
+    with pytest.raises(SceneGraphError, match="41 nodes; the captioner takes 1 to 40"):
+        guided.caption(pixels[:1], [scene(41, 0, 0).role_graph(50)], CaptionOptions())
+
+
+def test_larger_graphs_than_those_of_training_guide_with_all_their_nodes(guided, pixels):
+    for objects, links in ((1, 0), (11, 0), (25, 15)):
+        graph = scene(objects, 0, links).role_graph(50)
+        (caption,) = guided.caption(pixels[:1], [graph], CaptionOptions())[0]
+        assert caption.node_weights.shape[1] == len(graph.types) == objects + links
+        np.testing.assert_allclose(caption.node_weights.sum(1), 1, atol=1e-5)
+
+
+def test_captions_are_drawn_alike_alone_and_together(guided, pixels):
+    options = CaptionOptions(count=5, sampling=Sampling(temperature=2.0, top_p=0.95, seed=11))
+    together = guided.caption(pixels, GRAPHS, options)
+    for k, graph in enumerate(GRAPHS):
+        (alone,) = guided.caption(pixels[k : k + 1], [graph], options)
+        assert [c.words for c in alone] == [c.words for c in together[k]]
+        assert len(alone) == 5
+    other = dataclasses.replace(options, sampling=dataclasses.replace(options.sampling, seed=12))
+    assert guided.caption(pixels, GRAPHS, other) != together
+    narrow = CaptionOptions(sampling=Sampling(top_k=1))
+    greedy = guided.caption(pixels, GRAPHS, CaptionOptions(beam_width=1))
+    for one, two in zip(guided.caption(pixels, GRAPHS, narrow), greedy, strict=True):
+        assert one[0].words == two[0].words
+
+
+def test_a_length_penalty_favours_longer_captions(guided, pixels):
+    lengths = []
+    for penalty in (0.0, 5.0):
+        found = guided.caption(pixels, GRAPHS, CaptionOptions(beam_width=10, count=10, length_penalty=penalty))
+        lengths.append(np.mean([len(captions[0].words) for captions in found]))
+        for captions in found:
+            value = [c.log_probability / ((len(c.words) + 6) / 6) ** penalty for c in captions]
+            assert value == sorted(value, reverse=True)
+    assert lengths[1] > lengths[0]

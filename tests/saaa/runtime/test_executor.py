@@ -122,7 +122,7 @@ def test_a_missing_large_or_misplaced_graph_is_its_own_items_fault(captioner: Ex
     graph = make_graph()
     outside = graph.with_boxes(graph.boxes + SIZE)
     large = replace(
-        graph, types=np.zeros(11, int), orders=np.zeros(11, int), boxes=np.zeros((11, 4)), edges=np.zeros((0, 3), int)
+        graph, types=np.zeros(41, int), orders=np.zeros(41, int), boxes=np.zeros((41, 4)), edges=np.zeros((0, 3), int)
     )
     items = [WorkItem(graph=g) for g in (None, graph, outside, large)]
     found = captioner.run(batch_of(Work.CAPTION, items))
@@ -130,7 +130,7 @@ def test_a_missing_large_or_misplaced_graph_is_its_own_items_fault(captioner: Ex
     messages = [r.error.message if r.error else "" for r in found]
     assert "needs a scene graph" in messages[0]
     assert "outside the image" in messages[2]
-    assert "11 nodes" in messages[3]
+    assert "41 nodes" in messages[3]
 
 
 @pytest.mark.parametrize("options", [ExplainOptions(effects=True), ExplainOptions(method="region_shapley")])
