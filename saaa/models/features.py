@@ -42,6 +42,8 @@ class FeatureConfig(Preprocessing):
     """Which of its maps, in timm's numbering; for EfficientNet strides 8, 16 and 32."""
     grid: int = 2
     """Cells a side into which a box is pooled; more than 1 keeps where in the box something is."""
+    geometry: bool = True
+    """Whether a box's feature also says where the box lies; published features do not."""
     input_size: int = 160
     """Width and height of the input in pixels, 16 to 1024."""
 
@@ -86,7 +88,7 @@ class FeatureExtractor(nn.Module):
         channels = sum(self.backbone.feature_info.channels())
         self.image_size = channels
         """Length of an image's feature."""
-        self.region_size = channels * config.grid**2 + GEOMETRY_SIZE
+        self.region_size = channels * config.grid**2 + (GEOMETRY_SIZE if config.geometry else 0)
         """Length of a box's feature."""
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1) * 255, persistent=False)
@@ -153,7 +155,8 @@ class FeatureExtractor(nn.Module):
             roi_align(level.contiguous(), boxes, self.config.grid, level.shape[-1] / size, SAMPLES, True).flatten(1)
             for level in levels
         ]
-        regions = torch.cat([*pooled, box_geometry(torch.cat(boxes), size)], dim=1)
+        places = [box_geometry(torch.cat(boxes), size)] if self.config.geometry else []
+        regions = torch.cat([*pooled, *places], dim=1)
         image = torch.cat([level.mean((2, 3)) for level in levels], dim=1)
         return (
             (regions - self.region_mean) / self.region_scale,
@@ -212,7 +215,12 @@ class FeatureExtractor(nn.Module):
         """The parts of an archive's config.json: architecture and preprocessing."""
         c = self.config
         return {
-            "architecture": {"model": c.architecture, "levels": list(c.levels), "grid": c.grid},
+            "architecture": {
+                "model": c.architecture,
+                "levels": list(c.levels),
+                "grid": c.grid,
+                "geometry": c.geometry,
+            },
             "preprocessing": c.describe(),
         }
 
@@ -226,6 +234,7 @@ class FeatureExtractor(nn.Module):
                 architecture=backbone["model"],
                 levels=tuple(backbone["levels"]),
                 grid=backbone["grid"],
+                geometry=backbone.get("geometry", True),
                 **described(config["preprocessing"]),
             )
         )

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from saaa.errors import OptionInvalid
-from saaa.models.captioner.config import MAX_WORDS_LIMIT
 from training.options import check
+
+MAX_TOKENS = 52
+"""BOS, EOS and the most words that a caption may have, `saaa.models.captioner.config.MAX_WORDS_LIMIT`. It is written
+down here because that room loads torch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +105,8 @@ class EgaConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs", "captions_per_region", "val_every", "width", "max_nodes"):
             check(name, getattr(self, name), at_least=1)
-        check("max_tokens", self.max_tokens, at_least=3, at_most=MAX_WORDS_LIMIT + 2)
+        check("max_nodes", self.max_nodes, at_most=40)
+        check("max_tokens", self.max_tokens, at_least=3, at_most=MAX_TOKENS)
         for name in ("layers", "warmup_epochs", "weight_decay", "explanation_weight", "naming_weight", "seed"):
             check(name, getattr(self, name), at_least=0)
         for name in ("dropout", "smoothing", "ema", "feature_dropout"):
@@ -181,7 +185,8 @@ class ArchiveConfig:
     """How to make an archive."""
 
     checkpoint: Path
-    """A checkpoint of `saaa-train ega`: last.pt (the last epoch) or best.pt (the best on val_set)."""
+    """A checkpoint of `saaa-train ega`: last.pt (the last epoch) or best.pt (the best on val_set). With vocabulary and
+    backbone, one of the published programs."""
     output: Path
     """The .mar file to write."""
     name: str = "ega"
@@ -190,3 +195,26 @@ class ArchiveConfig:
     """Version under which the model is served."""
     metrics: Path | None = None
     """JSON of `saaa-train evaluate ega` to put on the model card."""
+
+    vocabulary: Path | None = None
+    """Published checkpoint: the folder of its int2word.npy and word2int.json."""
+    backbone: Path | None = None
+    """Published checkpoint: weights of the backbone that makes its features: a state of torchvision or timm (.pt, .pth,
+    .safetensors), a checkpoint or an archive of `saaa-train egdd`."""
+    model: str = "resnet101"
+    """Published checkpoint: the backbone, any timm model with a map of as many channels as its features have."""
+    input_size: int = 224
+    """Published checkpoint: width and height of the backbone's input in pixels."""
+
+    def __post_init__(self) -> None:
+        if self.vocabulary is not None and self.backbone is None:
+            raise OptionInvalid(
+                "A published checkpoint has no backbone; give the weights of resnet101 (or of --model) by --backbone.",
+                field="backbone",
+            )
+        if self.vocabulary is None and self.backbone is not None:
+            raise OptionInvalid(
+                "--backbone goes with a published checkpoint; give the folder of its vocabulary by --vocabulary, or "
+                "leave --backbone out.",
+                field="vocabulary",
+            )

@@ -7,7 +7,9 @@ from typing import Any
 
 from saaa import archive
 from saaa.errors import DataError
+from saaa.models.guided import GuidedCaptioner
 from training.ega.config import ArchiveConfig
+from training.ega.imported import import_published
 from training.ega.train import load_guided
 
 
@@ -15,18 +17,15 @@ def pack(config: ArchiveConfig) -> str:
     """Write the archive of a checkpoint and give its digest.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read.
-        DataError: the metrics file cannot be read.
+        CheckpointError: the checkpoint cannot be read, or does not fit its backbone or vocabulary.
+        DataError: the metrics file or the vocabulary cannot be read.
         ArchiveError: name or version outside the limits, or the file cannot be written.
     """
-    guided, content = load_guided(config.checkpoint)
+    guided, facts = _read(config)
     card: dict[str, Any] = {
         "model": "image captioner guided by an abstract scene graph (role-aware relational graph encoder, "
         "memory and flow decoder; arXiv 2003.00387)",
-        "data": {"regions": content["regions"], "captions": content["captions"]},
-        "recipe": content["recipe"],
-        "epoch": content["epoch"],
-        "validation": content["figures"],
+        **facts,
         "note": "The names in a graph never enter the model: it sees roles, boxes and edges.",
     }
     if config.metrics is not None:
@@ -41,3 +40,22 @@ def pack(config: ArchiveConfig) -> str:
     digest = archive.write(config.output, guided.to_archive(config.name, config.version, card))
     print(f"{config.output}: {config.output.stat().st_size / 1e6:.1f} MB, digest {digest}")
     return digest
+
+
+def _read(config: ArchiveConfig) -> tuple[GuidedCaptioner, dict[str, Any]]:
+    """The captioner, and what is known of it."""
+    if config.vocabulary is not None and config.backbone is not None:
+        return import_published(
+            config.checkpoint,
+            vocabulary=config.vocabulary,
+            backbone=config.backbone,
+            model=config.model,
+            input_size=config.input_size,
+        )
+    guided, content = load_guided(config.checkpoint)
+    return guided, {
+        "data": {"regions": content["regions"], "captions": content["captions"]},
+        "recipe": content["recipe"],
+        "epoch": content["epoch"],
+        "validation": content["figures"],
+    }
