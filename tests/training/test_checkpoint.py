@@ -14,7 +14,7 @@ from training.checkpoint import load_checkpoint, save_checkpoint
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    content = {"model": {"w": torch.arange(6.0).view(2, 3)}, "epoch": 3, "history": [{"loss": 0.5}]}
+    content: dict[str, Any] = {"model": {"w": torch.arange(6.0).view(2, 3)}, "epoch": 3, "history": [{"loss": 0.5}]}
     save_checkpoint(tmp_path / "a.pt", "egdd", content)
     found = load_checkpoint(tmp_path / "a.pt", "egdd")
     assert torch.equal(found["model"]["w"], content["model"]["w"])

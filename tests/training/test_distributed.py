@@ -35,9 +35,10 @@ def exchange(url: str) -> dict[str, Any]:
             "first": own.first(lambda: f"of {own.rank}"),
         }
         norm = nn.BatchNorm1d(2)
-        norm.running_mean.fill_(own.rank + 1)
+        buffers = dict(norm.named_buffers())
+        buffers["running_mean"].fill_(own.rank + 1)
         own.align(norm)
-        found["buffers"] = norm.running_mean.tolist()
+        found["buffers"] = buffers["running_mean"].tolist()
 
         def fail() -> None:
             raise DataError("no data", field="data_path")
@@ -55,7 +56,7 @@ def exchange(url: str) -> dict[str, Any]:
 
 
 def test_three_processes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    found = together(3, exchange, tmp_path)
+    found = together(3, exchange, tmp_path / "meet")
     assert [one["rank"] for one in found] == [0, 1, 2]
     for one in found:
         assert one["gather"] == [{"rank": 0}, {"rank": 1}, {"rank": 2}]
@@ -78,7 +79,7 @@ def nowhere(_: str) -> None:
 def test_no_place_to_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    for error in together(2, nowhere, tmp_path):
+    for error in together(2, nowhere, tmp_path / "meet"):
         assert isinstance(error, OptionInvalid)
         assert "2 processes cannot meet at env://" in error.message
 
