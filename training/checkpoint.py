@@ -36,7 +36,10 @@ def save_checkpoint(path: Path, kind: str, content: dict[str, Any]) -> None:
         aside.replace(path)
     except (OSError, RuntimeError) as error:
         aside.unlink(missing_ok=True)
-        raise CheckpointError(f"Cannot write the checkpoint {path}: {error}") from error
+        # torch's own error on a full disk says nothing of it; the one that it came from does.
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        reason = getattr(cause, "strerror", None) or cause
+        raise CheckpointError(f"Cannot write the checkpoint {path}: {reason}") from error
 
 
 def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:

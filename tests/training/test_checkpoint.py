@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,21 @@ def test_failed_write_leaves_the_previous_one(tmp_path: Path) -> None:
 
     with pytest.raises(CheckpointError, match="disk full"):
         save_checkpoint(path, "egdd", {"epoch": 2, "bad": Unwritable()})
+    assert load_checkpoint(path, "egdd")["epoch"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the end of the disk."""
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, "egdd", {"epoch": 1, "w": torch.zeros(100_000)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))
+    try:
+        with pytest.raises(CheckpointError, match=r"Cannot write the checkpoint .*a\.pt: File too large"):
+            save_checkpoint(path, "egdd", {"epoch": 2, "w": torch.zeros(200_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert load_checkpoint(path, "egdd")["epoch"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
 
