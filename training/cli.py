@@ -44,6 +44,10 @@ JOBS: dict[str, Job] = {
     "attribute": Job("training.attribute", "AttributeConfig", "run", "explain a whole data set"),
     "archive egdd": Job("training.egdd", "ArchiveConfig", "archive", "make a servable archive of a classifier"),
     "archive ega": Job("training.ega", "ArchiveConfig", "archive", "make a servable archive of a captioner"),
+    "asg coco": Job("training.asg", "AsgCocoConfig", "run_coco", "make scene graphs of COCO's captions and boxes"),
+    "evaluate asg": Job("training.asg", "EvaluateAsgConfig", "evaluate", "measure the parser of captions"),
+    "features": Job("training.features", "FeaturesConfig", "run", "make features of images and boxes"),
+    "pack": Job("training.pack", "PackConfig", "run", "pack region files, captions and features into a cache"),
     "shards": Job("training.egdd", "ShardsConfig", "shards", "pack class folders into WebDataset shards"),
 }
 DONE = 0

@@ -123,6 +123,10 @@ def test_command_line_overrides_file_overrides_default(tmp_path: Path, capsys: p
         ("attribute", ["--data", "d", "--out", "o", "--archive", "a.mar", "--deletion"]),
         ("archive egdd", ["--checkpoint", "c.pt", "--output", "o.mar"]),
         ("archive ega", ["--checkpoint", "c.pt", "--output", "o.mar"]),
+        ("asg coco", ["--captions", "c.json", "--instances", "i.json", "--output_dir", "o", "--folds", "5"]),
+        ("evaluate asg", ["--phrases", "dev.csv"]),
+        ("features", ["--data_path", "d", "--output_dir", "o", "--splits", "trn", "val"]),
+        ("pack", ["--data_path", "d", "--features", "f", "--output_dir", "o", "--box_tolerance", "1"]),
         ("shards", ["--data_path", "d", "--output_dir", "o"]),
     ],
 )

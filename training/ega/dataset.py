@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -179,7 +180,72 @@ class Batch:
         )
 
 
-class CaptionSet:
+class CaptionSource(ABC):
+    """Captions with what they describe, read in batches in any order."""
+
+    captions: Tensor
+    """Whole numbers (captions, T): ids, padded with EOS."""
+    lengths: Tensor
+    """int64 (captions,)"""
+    region_of: Tensor
+    """int64 (captions,)"""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @abstractmethod
+    def inputs(self, regions: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor, GraphBatch]:
+        """Region features (B, N, size), image features (B, size) and structure of regions (B,)."""
+
+    @abstractmethod
+    def names_of(self, regions: Tensor, nodes: int) -> Tensor:
+        """int64 (B, nodes): the number of the name of each node of regions (B,), -1 for none; see `name_nodes`."""
+
+    @abstractmethod
+    def named_by(self, rows: Tensor, tokens: int, nodes: int) -> Tensor:
+        """float32 (B, tokens, nodes): the nodes that each token of captions (B,) names, see `align`."""
+
+    def batch(self, rows: Tensor, device: torch.device | str) -> Batch:
+        """The captions of `rows` (B,)."""
+        of = self.region_of[rows]
+        regions, image, graphs = self.inputs(of, device)
+        lengths = self.lengths[rows]
+        tokens = int(lengths.max())
+        return Batch(
+            regions=regions,
+            image=image,
+            graphs=graphs,
+            captions=self.captions[rows, :tokens].long().to(device),
+            lengths=lengths.to(device),
+            names=self.names_of(of, regions.shape[1]).to(device),
+            named=self.named_by(rows, tokens, regions.shape[1]).to(device),
+        )
+
+    def epoch(self, size: int, per_region: int | None, generator: torch.Generator) -> Iterator[Tensor]:
+        """Rows of an epoch's batches, shuffled, captions of like length together.
+
+        Args:
+            size: rows of a batch; the last one may have fewer.
+            per_region: captions drawn of each region; None is all.
+            generator: what draws.
+        """
+        rows = torch.randperm(len(self), generator=generator)
+        if per_region is not None:
+            order = rows[torch.argsort(self.region_of[rows], stable=True)]
+            firsts = torch.searchsorted(self.region_of[order], self.region_of[order])
+            rows = order[torch.arange(len(order)) - firsts < per_region]
+            rows = rows[torch.randperm(len(rows), generator=generator)]
+        # Sorting within a few batches saves steps and still mixes every epoch anew. (Sorting by the size of graphs
+        # saves padding, too, but was seen to cost accuracy.)
+        pools = torch.split(rows, size * POOL)
+        parts: list[Tensor] = []
+        for pool in pools:
+            parts += torch.split(pool[torch.argsort(self.lengths[pool], stable=True)], size)
+        for k in torch.randperm(len(parts), generator=generator).tolist():
+            yield parts[k]
+
+
+class CaptionSet(CaptionSource):
     """All captions of some regions, in memory.
 
     Args:
@@ -206,7 +272,6 @@ class CaptionSet:
         self.graphs = collate(graphs)
         encoded = [vocabulary.encode(c, max_tokens) for region in regions for c in region.captions]
         self.region_of = torch.tensor([r for r, region in enumerate(regions) for _ in region.captions])
-        """int64 (captions,)"""
         self.lengths = torch.tensor([len(ids) for ids in encoded])
         self.captions = torch.full((len(encoded), int(self.lengths.max())), EOS)
         for row, ids in enumerate(encoded):
@@ -227,51 +292,15 @@ class CaptionSet:
                 self.named[row, 1 : len(words) + 1] = align(words, region.graph, nodes)
                 row += 1
 
-    def __len__(self) -> int:
-        return len(self.lengths)
-
     def inputs(self, regions: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor, GraphBatch]:
-        """Region features (B, N, size), image features (B, size) and structure of regions (B,)."""
         graphs = self.graphs.select(regions)
         rows = self.features.starts[regions][:, None] + torch.arange(graphs.mask.shape[1])
         rows = rows.masked_fill(~graphs.mask, 0)
         image = self.features.image[self.features.image_of[regions]]
         return self.features.nodes[rows].to(device), image.to(device), graphs.to(device)
 
-    def batch(self, rows: Tensor, device: torch.device | str) -> Batch:
-        """The captions of `rows` (B,)."""
-        regions, image, graphs = self.inputs(self.region_of[rows], device)
-        lengths = self.lengths[rows]
-        captions = self.captions[rows, : int(lengths.max())]
-        return Batch(
-            regions=regions,
-            image=image,
-            graphs=graphs,
-            captions=captions.to(device),
-            lengths=lengths.to(device),
-            names=self.names[self.region_of[rows], : regions.shape[1]].to(device),
-            named=self.named[rows, : captions.shape[1], : regions.shape[1]].float().to(device),
-        )
+    def names_of(self, regions: Tensor, nodes: int) -> Tensor:
+        return self.names[regions, :nodes]
 
-    def epoch(self, size: int, per_region: int | None, generator: torch.Generator) -> Iterator[Tensor]:
-        """Rows of an epoch's batches, shuffled, captions of like length together.
-
-        Args:
-            size: rows of a batch; the last one may have fewer.
-            per_region: captions drawn of each region; None is all.
-            generator: what draws.
-        """
-        rows = torch.randperm(len(self), generator=generator)
-        if per_region is not None:
-            order = rows[torch.argsort(self.region_of[rows], stable=True)]
-            firsts = torch.searchsorted(self.region_of[order], self.region_of[order])
-            rows = order[torch.arange(len(order)) - firsts < per_region]
-            rows = rows[torch.randperm(len(rows), generator=generator)]
-        # Sorting within a few batches saves steps and still mixes every epoch anew. (Sorting by the size of graphs
-        # saves padding, too, but was seen to cost accuracy.)
-        pools = torch.split(rows, size * POOL)
-        parts: list[Tensor] = []
-        for pool in pools:
-            parts += torch.split(pool[torch.argsort(self.lengths[pool], stable=True)], size)
-        for k in torch.randperm(len(parts), generator=generator).tolist():
-            yield parts[k]
+    def named_by(self, rows: Tensor, tokens: int, nodes: int) -> Tensor:
+        return self.named[rows, :tokens, :nodes].float()

@@ -59,7 +59,11 @@ def make_features(config: FeaturesConfig) -> dict[str, Any]:
         folder = ImageFolder(config.images or config.data_path, {image_file(image) for image in wanted.boxes})
         extractor = make_extractor(config).to(among.device)
         among.first(lambda: _begin(config, identity(extractor)))
-        failures = dict(pair for part in among.gather(_work(config, extractor, wanted, folder, among)) for pair in part)
+        try:
+            found = among.gather(_work(config, extractor, wanted, folder, among))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("stopped; the same command goes on from here") from None
+        failures = dict(pair for part in found for pair in part)
         for image in wanted.boxes:
             if image in failures:
                 skipped.add(f"image {image}", failures[image])

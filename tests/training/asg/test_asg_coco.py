@@ -9,6 +9,7 @@ from training.asg import AsgCocoConfig, run_coco
 from training.asg.categories import CATEGORY, SYNONYMS, category_of
 from training.asg.grounding import Instance, Lost, ground, whole_box
 from training.asg.phrases import parse
+from training.cli import main
 from training.ega.published import AnnotationFolder, Skipped
 
 DOG, BIG_DOG, CAT, PERSON = Box(0, 0, 10, 10), Box(20, 0, 20, 20), Box(50, 5, 10, 10), Box(0, 30, 30, 60)
@@ -209,6 +210,17 @@ def test_boxes_and_images_that_cannot_be_used_are_named(tmp_path):
     report = run_coco(AsgCocoConfig(**paths, output_dir=tmp_path / "out"))
     assert len(report["left_out"]) == 2
     assert "outside the image" in report["left_out"][0]
+
+
+def test_the_commands(tmp_path, capsys):
+    paths = [f"--{name}={path}" for name, path in coco(tmp_path).items()]
+    assert main(["asg", "coco", *paths, "--output_dir", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "annotations" / "int2word.npy").is_file()
+    phrases = tmp_path / "dev.csv"
+    phrases.write_text('caption,scene_graph\na red cup,"( cup , is , red )"\n')
+    assert main(["evaluate", "asg", "--phrases", str(phrases)]) == 0
+    assert "relationships" in capsys.readouterr().out
+    assert main(["evaluate", "asg", "--phrases", str(tmp_path)]) == 2
 
 
 @pytest.mark.parametrize(

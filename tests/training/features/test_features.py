@@ -16,6 +16,7 @@ from saaa.errors import DataError, OptionInvalid
 from saaa.images import decode, fit
 from saaa.scene_graph import Box
 from tests.training.ega.tiny_world import SIZE, make
+from training.cli import main
 from training.ega.backbone import make_extractor
 from training.ega.published import AnnotationFolder, Skipped
 from training.features import FeaturesConfig, run
@@ -163,6 +164,14 @@ def test_not_one_image_is_an_error(world):
 def test_only_the_splits_asked_for(world):
     report = run(config(world, splits=("val",)))
     assert (report["splits"], report["images"]) == ({"val": 2}, 2)
+
+
+def test_the_command(world):
+    options = [f"--data_path={world}", f"--output_dir={world.parent / 'out'}", "--model", "test_resnet"]
+    more = ["--pretrained", "none", "--levels", "1", "2", "--input_size", "64", "--device", "cpu"]
+    assert main(["features", *options, *more, "--splits", "val"]) == 0
+    assert (world.parent / "out" / "MP" / "val_ft.npy").is_file()
+    assert main(["features", *options]) == 2  # its weights are those of another model
 
 
 def test_layout_names_what_is_wrong(tmp_path):
