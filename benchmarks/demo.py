@@ -31,7 +31,7 @@ EGDD_WORLD = (
     "--layer_decay 0.9 --freeze_below 0.28 --min_crop 0.6 --ema 0.97 --drop_path 0 --aa none --reprob 0"
 ).split()
 EGDD_PHOTOS = (
-    f"{EGDD_NETWORK} --input_size 192 --epochs 12 --warmup_epochs 1 --batch_size 32 --lr 1e-3 "
+    f"{EGDD_NETWORK} --input_size 224 --epochs 9 --warmup_epochs 1 --batch_size 32 --lr 1e-3 "
     "--layer_decay 0.85 --freeze_below 0.13 --min_crop 0.5 --mixup 0.2 --ema 0.97 --drop_path 0.1 --aa none --reprob 0"
 ).split()
 EGA_WORLD = (
