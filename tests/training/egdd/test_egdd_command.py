@@ -57,7 +57,7 @@ def torchrun(words: Sequence[str | Path], processes: int = 2) -> Iterator[subpro
 def done(words: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
     """Run torchrun to its end."""
     with torchrun(words) as process:
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=900)
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
@@ -101,11 +101,11 @@ def test_terminated_torchrun_goes_on_where_it_was(tmp_path: Path) -> None:
     ran = done([*words, "--output_dir", whole])
     assert ran.returncode == 0, ran.stderr
     with torchrun([*words, "--output_dir", parts]) as process:
-        end = time.monotonic() + 240
+        end = time.monotonic() + 600
         while len(rows(parts)) < 20 and process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=300)
     assert process.returncode != 0
     assert err.count(f"saaa-train egdd: stopped; continue with --resume {parts / 'last.pt'}") == 1
     stopped = len(rows(parts))
