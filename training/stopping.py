@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 WORKER_GRACE_S = 30
+SAME_REQUEST_S = 2.0
 
 
 class Stopped(KeyboardInterrupt):
@@ -36,17 +38,24 @@ class Stop:
 
 @contextmanager
 def graceful_stop() -> Iterator[Stop]:
-    """Turn the first SIGINT or SIGTERM into a flag, so that the loop can save before it ends; a second one
-    acts at once.
+    """Turn SIGINT and SIGTERM into a flag, so that the loop can save before it ends.
+
+    A later SIGINT, a person's second Ctrl-C, acts at once. Repeats within two seconds and every further SIGTERM change
+    nothing: a terminal or a scheduler signals the whole process group, and torchrun passes the signal on as well, so
+    that a process gets the same request twice.
 
     Outside the main thread signals cannot be caught, and the flag stays down.
     """
     stop = Stop()
+    asked = 0.0
     previous: dict[int, Any] = {}
 
     def note(number: int, _frame: Any) -> None:
-        stop.signal = number
-        _restore(previous)
+        nonlocal asked
+        if not stop:
+            stop.signal, asked = number, time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - asked > SAME_REQUEST_S:
+            raise KeyboardInterrupt
 
     for number in SIGNALS:
         try:
@@ -56,7 +65,8 @@ def graceful_stop() -> Iterator[Stop]:
     try:
         yield stop
     finally:
-        _restore(previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def leave_signals_to_parent(_worker: int = 0) -> None:
@@ -67,9 +77,3 @@ def leave_signals_to_parent(_worker: int = 0) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_GRACE_S))
-
-
-def _restore(previous: dict[int, Any]) -> None:
-    while previous:
-        number, handler = previous.popitem()
-        signal.signal(number, handler)

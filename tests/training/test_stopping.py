@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -11,17 +12,26 @@ from training.stopping import Stopped, graceful_stop
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_first_signal_is_a_flag_second_acts(number: int) -> None:
+def test_a_signal_is_a_flag_and_its_repeats_change_nothing(number: int) -> None:
     before = signal.getsignal(number)
     with graceful_stop() as stop:
         assert not stop
-        os.kill(os.getpid(), number)
+        for _ in range(3):  # from the terminal, from torchrun
+            os.kill(os.getpid(), number)
         assert stop
         assert stop.signal == number
-        assert signal.getsignal(number) is before
-    with graceful_stop():
-        pass
     assert signal.getsignal(number) is before
+
+
+def test_a_later_interrupt_acts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.stopping.SAME_REQUEST_S", 0.05)
+    with graceful_stop() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_stopped_is_an_interrupt_with_its_signal() -> None:

@@ -120,15 +120,7 @@ def set_up(config: EgddConfig, world: World) -> Run:
         CheckpointError: the initial weights do not fit.
     """
     seed_everything(config.seed)
-    train_list, val_list = world.first(
-        lambda: find_splits(
-            config.data_path,
-            val_fraction=config.val_fraction,
-            seed=config.seed,
-            nb_classes=config.nb_classes,
-            show=True,
-        )
-    )
+    train_list, val_list = splits(config, world)
     _check_enough(len(train_list), config, world)
     classifier = build_classifier(config, train_list.classes)
     if config.finetune is not None:
@@ -161,17 +153,19 @@ def set_up(config: EgddConfig, world: World) -> Run:
 
 
 def splits(config: EgddConfig, world: World) -> tuple[Listing, Listing]:
-    """List the training and the validation images.
+    """List the training and the validation images, once for all processes.
 
     Raises:
         DataError, OptionInvalid: as `find_splits`.
     """
-    return find_splits(
-        config.data_path,
-        val_fraction=config.val_fraction,
-        seed=config.seed,
-        nb_classes=config.nb_classes,
-        show=world.main,
+    return world.first(
+        lambda: find_splits(
+            config.data_path,
+            val_fraction=config.val_fraction,
+            seed=config.seed,
+            nb_classes=config.nb_classes,
+            show=True,
+        )
     )
 
 
