@@ -55,8 +55,6 @@ def list_shards(root: Path, classes: Sequence[str] | None = None, *, show: bool 
     shards = sorted(root.glob("*.tar"))
     for shard in progress(shards, f"index {root.name}", unit="shard") if show else shards:
         samples.extend(_index(shard, problems))
-    beside = next((root / name for name in CLASS_FILES if (root / name).is_file()), None)
-    own = read_classes(beside) if beside is not None else None
     if not samples:
         raise DataError(f"The shards of {root} hold no image with a class" + (f": {problems[0]}." if problems else "."))
     beside = next((root / name for name in CLASS_FILES if (root / name).is_file()), None)
