@@ -48,7 +48,7 @@ JOBS: dict[str, Job] = {
     "evaluate asg": Job("training.asg", "EvaluateAsgConfig", "evaluate", "measure the parser of captions"),
     "features": Job("training.features", "FeaturesConfig", "run", "make features of images and boxes"),
     "pack": Job("training.pack", "PackConfig", "run", "pack region files, captions and features into a cache"),
-    "shards": Job("training.egdd", "ShardsConfig", "shards", "pack class folders into WebDataset shards"),
+    "shards": Job("training.egdd", "ShardsConfig", "make_shards", "pack class folders into WebDataset shards"),
 }
 DONE = 0
 USAGE_ERROR = 2

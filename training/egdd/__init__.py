@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from training.egdd.config import ArchiveConfig, EgddConfig, EvaluateConfig, ShardsConfig
 
-__all__ = ["ArchiveConfig", "EgddConfig", "EvaluateConfig", "ShardsConfig", "archive", "evaluate", "run", "shards"]
+__all__ = ["ArchiveConfig", "EgddConfig", "EvaluateConfig", "ShardsConfig", "archive", "evaluate", "make_shards", "run"]
 
 
 def run(config: EgddConfig) -> None:
@@ -31,7 +31,7 @@ def archive(config: ArchiveConfig) -> None:
     pack(config)
 
 
-def shards(config: ShardsConfig) -> None:
+def make_shards(config: ShardsConfig) -> None:
     """Pack class folders into shards; see `training.egdd.shards.write_shards`."""
     from training.egdd.shards import write_shards
 
