@@ -293,8 +293,8 @@ def test_bad_input_is_refused_before_any_computing(pixels, changes, field, says)
 
 
 def test_a_graph_beyond_the_limit_is_refused(captioner, pixels):
-    large = RoleGraph(np.zeros(11, int), np.zeros(11, int), np.zeros((11, 4)), np.zeros((0, 3), int))
-    with pytest.raises(SceneGraphError, match="11 nodes"):
+    large = RoleGraph(np.zeros(41, int), np.zeros(41, int), np.zeros((41, 4)), np.zeros((0, 3), int))
+    with pytest.raises(SceneGraphError, match="41 nodes"):
         attribute_caption(captioner, pixels[:1], [large], [("a",)], [Wanted(words=(0,))])
 
 
