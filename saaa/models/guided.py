@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from saaa.models.captioner import (
     search,
 )
 from saaa.models.captioner.config import MAX_GUIDING_NODES, MAX_WORDS_LIMIT
+from saaa.models.captioner.decoder import StepWeights
 from saaa.models.features import FeatureExtractor
 from saaa.models.seen import Seen
 from saaa.role_graph import RoleGraph
@@ -51,6 +52,8 @@ class GuidedCaptioner(nn.Module):
         self.features = features
         self.captioner = captioner
         self.vocabulary = vocabulary
+        self._frozen = False
+        self._weights: StepWeights | None = None
         self.eval()
 
     def see(self, pixels: Tensor, graphs: Sequence[RoleGraph]) -> Seen:
@@ -120,6 +123,7 @@ class GuidedCaptioner(nn.Module):
                 width=options.beam_width,
                 max_words=max_words,
                 length_penalty=options.length_penalty,
+                weights=self._ready(),
             )
         else:
             found = sample(
@@ -133,6 +137,7 @@ class GuidedCaptioner(nn.Module):
                 top_k=drawn.top_k,
                 top_p=drawn.top_p,
                 length_penalty=options.length_penalty,
+                weights=self._ready(),
             )
         return self._results(found, [len(boxes) for boxes in seen.boxes], options.count)
 
@@ -196,6 +201,17 @@ class GuidedCaptioner(nn.Module):
         for graph in graphs:
             _check_graph(graph, self.captioner.config)
 
+    def _ready(self) -> StepWeights | None:
+        """The decoder's weights, prepared once where they stay as they are."""
+        if self._frozen and self._weights is None:
+            self._weights = self.captioner.decoder.weights(frozen=True)
+        return self._weights
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._weights = None  # they are copies: moved to another device or precision, the module makes new ones
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
     def _results(self, found: Hypotheses, nodes: Sequence[int], count: int) -> list[tuple[CaptionResult, ...]]:
         tokens = found.tokens.tolist()
         lengths = found.lengths.tolist()
@@ -254,7 +270,7 @@ class GuidedCaptioner(nn.Module):
 
     @classmethod
     def from_archive(cls, archive: Archive) -> GuidedCaptioner:
-        """Build the captioner of an archive, frozen and in evaluation mode.
+        """Build the captioner of an archive, frozen and in evaluation mode; its weights are not to be changed.
 
         Raises:
             ArchiveError: the archive holds another kind of model, lacks a setting, or its weights do not fit.
@@ -271,6 +287,7 @@ class GuidedCaptioner(nn.Module):
             guided.load_state_dict({key: torch.tensor(value) for key, value in archive.tensors.items()})
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SaaaError) as error:
             raise ArchiveError(f"Archive {archive.name!r} does not describe a usable captioner: {error}") from error
+        guided._frozen = True
         return guided.requires_grad_(False)
 
 

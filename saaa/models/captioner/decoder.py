@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 
 from saaa.models.captioner.config import CaptionerConfig
-from saaa.models.captioner.graphs import GraphBatch
+from saaa.models.captioner.graphs import GraphBatch, real_nodes
+from saaa.models.captioner.packed import pack
 from saaa.models.captioner.vocabulary import BOS, UNK
 
 
@@ -42,10 +44,13 @@ class Guide:
     """(R, N, N)"""
     mask: Tensor
     """bool (R, N)"""
+    real: Tensor | None
+    """int64: which of the R x N places hold a node, see `real_nodes`."""
 
     def rows(self, index: Tensor | slice) -> Guide:
         """The guide of the rows of `index`."""
-        return Guide(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        mask = self.mask[index]
+        return Guide(gates=self.gates[index], flow=self.flow[index], mask=mask, real=real_nodes(mask))
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -107,26 +112,51 @@ class Decoder(nn.Module):
         d = self.width
         weight = self.lstm1.weight_ih[:, d : 2 * d]
         gates = nn.functional.linear(image, weight, self.lstm1.bias_ih + self.lstm1.bias_hh)
-        return state, Guide(gates=gates, flow=graphs.flow.to(memory.dtype), mask=graphs.mask)
+        flow = graphs.flow.to(memory.dtype)
+        return state, Guide(gates=gates, flow=flow, mask=graphs.mask, real=real_nodes(graphs.mask))
 
-    def word_gates(self, ids: Tensor) -> Tensor:
+    def word_gates(self, ids: Tensor, weights: StepWeights | None = None) -> Tensor:
         """The words' part of the first LSTM's gates, (..., 4 width), of `ids` (...)."""
+        if weights is not None and weights.words is not None:
+            return weights.words[ids]
         return nn.functional.linear(self.words(ids), self.lstm1.weight_ih[:, 2 * self.width :])
 
-    def weights(self) -> StepWeights:
-        """The weights of a step, joined where one matrix product can do the work of two; once a pass is
-        enough."""
+    def weights(self, *, frozen: bool = False) -> StepWeights:
+        """The weights of a step, joined where one matrix product can do the work of two; once a pass is enough.
+
+        Args:
+            frozen: prepare for many passes without gradients, as long as the weights do not change: matrices are put
+                into the order in which they are read, and the words' gates into a table. Takes about as much memory
+                again as the decoder, and 16 x vocabulary x width bytes.
+        """
         d = self.width
-        first = self.write[0]
+        first, last = self.write[0], self.write[2]
         assert isinstance(first, nn.Linear)
-        return StepWeights(
-            lstm1=torch.cat([self.lstm1.weight_ih[:, :d], self.lstm1.weight_hh], dim=1),
-            lstm2=torch.cat([self.lstm2.weight_ih, self.lstm2.weight_hh], dim=1),
-            lstm2_bias=self.lstm2.bias_ih + self.lstm2.bias_hh,
-            memory=torch.cat([self.key.weight, first.weight[:, d:]]),
-            write_state=first.weight[:, :d],
-            write_bias=first.bias,
-        )
+        assert isinstance(last, nn.Linear)
+        joined = {
+            "lstm1": (torch.cat([self.lstm1.weight_ih[:, :d], self.lstm1.weight_hh], dim=1), None),
+            "lstm2": (
+                torch.cat([self.lstm2.weight_ih, self.lstm2.weight_hh], dim=1),
+                self.lstm2.bias_ih + self.lstm2.bias_hh,
+            ),
+            "memory": (torch.cat([self.key.weight, first.weight[:, d:]]), None),
+            "write_state": (first.weight[:, :d], first.bias),
+            "write": (last.weight, last.bias),
+            "score_words": (self.words.weight, None),
+        }
+        if not frozen:
+            plain = {name: _product(*parts) for name, parts in joined.items()}
+            return StepWeights(**plain, gate=self.gate, query=self.query, update=self.update, words=None)
+        with torch.inference_mode():
+            packed = {name: pack(*parts) for name, parts in joined.items()}
+            table = self.word_gates(torch.arange(self.words.num_embeddings, device=self.words.weight.device))
+            return StepWeights(
+                **packed,
+                gate=_packed_mlp(self.gate),
+                query=pack(self.query.weight, self.query.bias),
+                update=_packed_mlp(self.update),
+                words=table,
+            )
 
     def step(self, state: State, guide: Guide, word_gates: Tensor, weights: StepWeights) -> State:
         """Read one word (its gates, (R, 4 width)) and give the next state; `hidden2` scores the next word.
@@ -135,32 +165,28 @@ class Decoder(nn.Module):
         flow goes); content attention c; flow attention f; a = b c + (1 - b) f; second LSTM over what a
         reads; erase and add.
         """
-        linear = nn.functional.linear
-        gates = guide.gates + word_gates + linear(torch.cat([state.hidden2, state.hidden1], -1), weights.lstm1)
+        gates = guide.gates + word_gates + weights.lstm1(torch.cat([state.hidden2, state.hidden1], -1))
         h1, cell1 = _apply_gates(gates, state.cell1)
 
-        balance, stay = self.gate(torch.cat([h1, _read(state.attention, state.memory)], -1)).split([1, 3], dim=-1)
-        balance, stay = torch.sigmoid(balance), torch.softmax(stay, dim=-1)
+        address = weights.gate(torch.cat([h1, _read(state.attention, state.memory)], -1))
+        balance, stay = torch.sigmoid(address[:, :1]), torch.softmax(address[:, 1:], dim=-1)
+        # What is computed of each node by itself is computed of the real ones only, M in all.
+        nodes = Nodes(state.memory, guide.real)
         # Keys and the first layer of the writer look at the same memories: one product for both.
-        keys, seen = linear(state.memory, weights.memory).chunk(2, dim=-1)
-        scores = self.score(torch.tanh(self.query(h1)[:, None] + keys))[..., 0]
+        keys, seen = weights.memory(nodes.values).chunk(2, dim=-1)
+        scores = nodes.spread(self.score(torch.tanh(nodes.of_rows(weights.query(h1)) + keys)))[..., 0]
         content = torch.softmax(scores.masked_fill(~guide.mask, -torch.inf), dim=-1)
         one = torch.bmm(guide.flow, state.attention[..., None])
         two = torch.bmm(guide.flow, one)
         flow = (torch.cat([state.attention[..., None], one, two], -1) @ stay[..., None])[..., 0]
         attention = balance * content + (1 - balance) * flow
 
-        gates = linear(
-            torch.cat([h1, _read(attention, state.memory), state.hidden2], -1),
-            weights.lstm2,
-            weights.lstm2_bias,
-        )
+        gates = weights.lstm2(torch.cat([h1, _read(attention, state.memory), state.hidden2], -1))
         h2, cell2 = _apply_gates(gates, state.cell2)
 
-        amount = torch.sigmoid(self.update(h2)) * attention
-        hidden = torch.relu(linear(h2, weights.write_state, weights.write_bias)[:, None] + seen)
-        erase, add = self.write[2](hidden).chunk(2, dim=-1)
-        memory = state.memory + amount[..., None] * (add - state.memory * torch.sigmoid(erase))
+        amount = nodes.of_places(torch.sigmoid(weights.update(h2)) * attention)
+        erase, add = weights.write(torch.relu(nodes.of_rows(weights.write_state(h2)) + seen)).chunk(2, dim=-1)
+        memory = nodes.spread(nodes.values + amount[:, None] * (add - nodes.values * torch.sigmoid(erase)))
         return State(hidden1=h1, cell1=cell1, hidden2=h2, cell2=cell2, attention=attention, memory=memory)
 
     def logits(self, hidden2: Tensor) -> Tensor:
@@ -173,20 +199,75 @@ class Decoder(nn.Module):
         logits = nn.functional.linear(hidden2, self.words.weight)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
-    def log_probabilities(self, hidden2: Tensor) -> Tensor:
+    def log_probabilities(self, hidden2: Tensor, weights: StepWeights | None = None) -> Tensor:
         """(..., vocabulary), over the words that may be produced: BOS and UNK are out (minus infinity)."""
-        logits = self.logits(hidden2)
+        logits = self.score_words(hidden2) if weights is None else weights.score_words(hidden2)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         logits[..., BOS] = logits[..., UNK] = -torch.inf
         return torch.log_softmax(logits, dim=-1)
 
 
+class Nodes:
+    """The real nodes of padded memories, one below the other.
+
+    Args:
+        memory: (R, N, width).
+        real: places of the R x N that hold a node, (M,) int64; None is all of them.
+    """
+
+    def __init__(self, memory: Tensor, real: Tensor | None) -> None:
+        self._shape, self._real = memory.shape[:2], real
+        self.values = self._picked(memory.flatten(0, 1))
+        """(M, width)"""
+
+    def of_rows(self, values: Tensor) -> Tensor:
+        """(M, size): for each node what belongs to its row, of (R, size)."""
+        if self._real is None:
+            return values.repeat_interleave(self._shape[1], dim=0)
+        return values.index_select(0, self._real // self._shape[1])
+
+    def of_places(self, values: Tensor) -> Tensor:
+        """(M,): for each node what is at its place, of (R, N)."""
+        return self._picked(values.flatten())
+
+    def spread(self, values: Tensor) -> Tensor:
+        """(R, N, size), zero at padding, of (M, size)."""
+        if self._real is not None:
+            padded = values.new_zeros(self._shape.numel(), values.shape[1])
+            values = padded.index_copy(0, self._real, values)
+        return values.view(*self._shape, values.shape[1])
+
+    def _picked(self, values: Tensor) -> Tensor:
+        return values if self._real is None else values.index_select(0, self._real)
+
+
+_Product = Callable[[Tensor], Tensor]
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepWeights:
-    """Joined weights of `Decoder.step`; made by `Decoder.weights`."""
+    """The linear parts of `Decoder.step`; made by `Decoder.weights`."""
 
-    lstm1: Tensor
-    lstm2: Tensor
-    lstm2_bias: Tensor
-    memory: Tensor
-    write_state: Tensor
-    write_bias: Tensor
+    lstm1: _Product
+    gate: _Product
+    query: _Product
+    memory: _Product
+    lstm2: _Product
+    update: _Product
+    write_state: _Product
+    write: _Product
+    score_words: _Product
+    words: Tensor | None
+    """(vocabulary, 4 width), each word's gates; None where they are computed when needed."""
+
+
+def _product(weight: Tensor, bias: Tensor | None) -> _Product:
+    return lambda values: nn.functional.linear(values, weight, bias)
+
+
+def _packed_mlp(mlp: nn.Sequential) -> _Product:
+    """As the two-layer perceptron, its first layer packed; the second is small."""
+    first, last = mlp[0], mlp[2]
+    assert isinstance(first, nn.Linear)
+    inner = pack(first.weight, first.bias)
+    return lambda values: last(torch.relu(inner(values)))

@@ -141,13 +141,14 @@ def sample(
 
 def _best(step: int, scores: Tensor, chances: Tensor, mark: Tensor, free: Tensor) -> _Choice:
     """The likeliest continuations, as many as there are free places, the greedy one among them."""
-    images, _, vocabulary = chances.shape
-    total = (scores[..., None] + chances).flatten(1)
-    most = min(int(free.max()), total.shape[1])
-    chosen = total.topk(most, dim=1).indices
+    images, columns, vocabulary = chances.shape
     marked = (mark > 0) & (scores > -torch.inf)
     running, greedy = marked.any(1, keepdim=True), marked.int().argmax(1)
     best = chances[torch.arange(images, device=greedy.device), greedy].argmax(-1) + greedy * vocabulary
+    most = min(int(free.max()), columns * vocabulary)
+    if most == 1 and bool(running.all()):  # greedy search
+        return greedy[:, None], (best % vocabulary)[:, None], torch.ones_like(mark[:, :1])
+    chosen = (scores[..., None] + chances).flatten(1).topk(most, dim=1).indices
     last = free.clamp(max=most)[:, None] - 1
     place = torch.arange(most, device=greedy.device)
     among = ((chosen == best[:, None]) & (place <= last)).any(1, keepdim=True)
@@ -214,8 +215,8 @@ def _decode(
     scores = torch.zeros_like(said.chances[:, :1])
     last = torch.full((images,), BOS, device=device)
     for step in range(max_words + 1):
-        state = decoder.step(state, guide, decoder.word_gates(last), weights)
-        chances = decoder.log_probabilities(state.hidden2).view(*scores.shape, -1)
+        state = decoder.step(state, guide, decoder.word_gates(last, weights), weights)
+        chances = decoder.log_probabilities(state.hidden2, weights).view(*scores.shape, -1)
         if step == max_words:
             end = torch.full_like(chances, -torch.inf)
             end[..., EOS] = chances[..., EOS]
@@ -237,16 +238,16 @@ def _decode(
             done.put(place[ended], finished)
             done_scores[place[ended]] = scores[ended]
             filled[image] += ended.sum(1)
-        columns = int(going.sum(1).max())
-        if not columns:
-            break
-
-        # Those that go on first, in their order; images and columns without any are left out.
-        stay = going.any(1)
-        order = torch.argsort(~going[stay], dim=1, stable=True)[:, :columns]
-        image, going = image[stay], going[stay].gather(1, order)
-        row, word, mark, gain, scores = (values[stay].gather(1, order) for values in (row, word, mark, gain, scores))
-        scores = scores.masked_fill(~going, -torch.inf)
+        if not bool(going.all()):
+            columns = int(going.sum(1).max())
+            if not columns:
+                break
+            # Those that go on first, in their order; images and columns without any are left out.
+            stay = going.any(1)
+            order = torch.argsort(~going[stay], dim=1, stable=True)[:, :columns]
+            image, going = image[stay], going[stay].gather(1, order)
+            row, word, mark, gain, scores = (part[stay].gather(1, order) for part in (row, word, mark, gain, scores))
+            scores = scores.masked_fill(~going, -torch.inf)
         row, last = row.flatten(), word.flatten()
         if len(row) != len(state.hidden1) or not torch.equal(row, torch.arange(len(row), device=device)):
             state, guide, said = state.rows(row), guide.rows(row), said.rows(row)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from saaa.models.captioner.config import RELATION_TYPES, ROLES, CaptionerConfig
-from saaa.models.captioner.graphs import GraphBatch
+from saaa.models.captioner.graphs import GraphBatch, real_nodes
 
 
 def order_table(rows: int, size: int) -> Tensor:
@@ -58,6 +58,42 @@ class RelationalLayer(nn.Module):
         gathered = gathered.transpose(1, 2).reshape(batch, count, RELATION_TYPES * width)
         return torch.relu(nodes @ self.own + gathered @ self.related.flatten(0, 1))
 
+    def sparse(self, nodes: Tensor, links: Links) -> Tensor:
+        """As `forward`, of the M real nodes only: (M, width) from (M, width)."""
+        gathered = links.relations @ links.spread(nodes)
+        picked = torch.split(gathered.flatten(0, 1).index_select(0, links.rows), links.counts)
+        told = torch.cat([part @ weight for part, weight in zip(picked, self.related, strict=True)])
+        return torch.relu((nodes @ self.own).index_add(0, links.targets, told.to(nodes.dtype)))
+
+
+class Links:
+    """The edges of a batch of graphs, for `RelationalLayer.sparse`.
+
+    Args:
+        graphs: B graphs of N places.
+        real: which of the B x N places hold a node, (M,).
+        dtype: of the nodes.
+    """
+
+    def __init__(self, graphs: GraphBatch, real: Tensor, dtype: torch.dtype) -> None:
+        _, places = graphs.mask.shape
+        self._shape, self._real = graphs.mask.shape, real
+        self.relations = graphs.relations.flatten(1, 2).to(dtype)
+        """(B, 6 N, N)"""
+        kind, graph, target = (graphs.relations != 0).any(-1).transpose(0, 1).nonzero(as_tuple=True)
+        self.rows = (graph * RELATION_TYPES + kind) * places + target
+        """(P,): the rows of B x 6 N that hold an edge, by relation."""
+        self.counts: list[int] = torch.bincount(kind, minlength=RELATION_TYPES).tolist()
+        """How many of them each relation has."""
+        order = graphs.mask.flatten().cumsum(0) - 1
+        self.targets = order[graph * places + target]
+        """(P,): which of the M nodes a row tells something."""
+
+    def spread(self, nodes: Tensor) -> Tensor:
+        """(B, N, width), zero at padding, of (M, width)."""
+        padded = nodes.new_zeros(self._shape.numel(), nodes.shape[1])
+        return padded.index_copy(0, self._real, nodes).view(*self._shape, nodes.shape[1])
+
 
 class Encoder(nn.Module):
     """Node memories from region features, roles and typed edges."""
@@ -70,10 +106,20 @@ class Encoder(nn.Module):
 
     def forward(self, regions: Tensor, graphs: GraphBatch) -> Tensor:
         """Memories (B, N, width), zero at padding, from `regions` (B, N, region_size)."""
-        nodes = torch.relu(self.project(self.role(regions, graphs)))
+        embedded = self.role(regions, graphs)
+        real = real_nodes(graphs.mask)
+        if real is None:
+            nodes = torch.relu(self.project(embedded))
+            for layer in self.layers:
+                nodes = layer(nodes, graphs.relations)
+            return nodes.masked_fill(~graphs.mask[..., None], 0.0)
+        # Most places of a relation have no such edge, and some hold no node: on a CPU it pays to leave these out.
+        nodes = torch.relu(self.project(embedded.flatten(0, 1).index_select(0, real)))
+        links = Links(graphs, real, nodes.dtype)
         for layer in self.layers:
-            nodes = layer(nodes, graphs.relations)
-        return nodes.masked_fill(~graphs.mask[..., None], 0.0)
+            assert isinstance(layer, RelationalLayer)
+            nodes = layer.sparse(nodes, links)
+        return links.spread(nodes)
 
 
 class GlobalEncoder(nn.Module):

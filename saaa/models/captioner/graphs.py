@@ -49,6 +49,16 @@ class GraphBatch:
         )
 
 
+def real_nodes(mask: Tensor) -> Tensor | None:
+    """Which places of a mask (R, N) hold a node, (M,) int64 in order.
+
+    None where nothing is gained by leaving out padding: there is none, or a GPU computes it faster than picks the rest.
+    """
+    if mask.device.type != "cpu" or bool(mask.all()):
+        return None
+    return mask.flatten().nonzero()[:, 0]
+
+
 def collate(graphs: Sequence[RoleGraph], *, nodes: int | None = None) -> GraphBatch:
     """Pad `graphs` (one or more, each with a node) to `nodes` or to the largest of them."""
     size = max(len(g.types) for g in graphs) if nodes is None else nodes

@@ -132,6 +132,17 @@ def test_an_archive_gives_the_same_captions(guided, pixels, tmp_path):
     assert info.methods[0].targets == (TargetKind.WORD, TargetKind.NODE)
 
 
+def test_prepared_weights_follow_the_module_to_another_precision(guided, pixels):
+    again = GuidedCaptioner.from_archive(guided.to_archive("ega", "1.0", {}))
+    options = CaptionOptions(count=3)
+    first = again.caption(pixels[:3], GRAPHS[:3], options)
+    exact = again.double().caption(pixels[:3], GRAPHS[:3], options)
+    for one, two in zip(first, exact, strict=True):
+        assert [c.words for c in one] == [c.words for c in two]
+        gap = [abs(a.log_probability - b.log_probability) for a, b in zip(one, two, strict=True)]
+        assert 0 < max(gap) < 1e-4
+
+
 def test_a_caption_scores_as_it_did_when_it_was_made(guided, pixels):
     """Captions of 1 to 7 words along graphs of different sizes, the first of the beam and the last, together."""
     seen = guided.see(pixels, GRAPHS)

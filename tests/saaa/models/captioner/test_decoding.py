@@ -317,6 +317,17 @@ def test_a_batch_gives_what_single_images_give():
         assert torch.allclose(alone.scores[0], together.scores[row], rtol=1e-5)
 
 
+@pytest.mark.parametrize("width", [1, 4])
+def test_prepared_weights_change_nothing(width):
+    model = build(vocabulary=40, width=16, seed=8)
+    regions, image = inputs(model, GRAPHS)
+    plain = find(model, regions, image, GRAPHS, width=width, max_words=10)
+    ready = find(model, regions, image, GRAPHS, width=width, max_words=10, weights=model.decoder.weights(frozen=True))
+    assert torch.equal(plain.tokens, ready.tokens)
+    assert torch.allclose(plain.scores, ready.scores, rtol=1e-5)
+    assert torch.allclose(plain.attention, ready.attention, atol=1e-5)
+
+
 def test_equal_calls_give_equal_answers():
     model = build(vocabulary=40)
     regions, image = inputs(model, GRAPHS)
