@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saaa.models.captioner import Captioner
+from saaa.models.captioner import Captioner, word_cost
 from training.ega.dataset import Batch
 from training.ega.explanation import explanation_cost
 
@@ -78,15 +78,7 @@ def loss_and_gradients(
         hidden = taught.hidden
         if weights.dropout:
             hidden = hidden * keep(hidden, weights.dropout)
-        loss = (
-            nn.functional.cross_entropy(
-                captioner.decoder.score_words(hidden),
-                taught.targets,
-                reduction="sum",
-                label_smoothing=weights.smoothing,
-            )
-            / words
-        )
+        loss = word_cost(hidden, captioner.decoder.words.weight, taught.targets, weights.smoothing) / words
         if weights.explanation:
             wanted = part.named[taught.rows, taught.steps + 1]
             loss = loss + weights.explanation * explanation_cost(taught.attention, wanted).sum() / explained

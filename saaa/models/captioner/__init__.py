@@ -10,6 +10,7 @@ from saaa.models.captioner.decoding import Hypotheses, sample, search
 from saaa.models.captioner.graphs import GraphBatch, collate
 from saaa.models.captioner.model import Captioner, pad_tokens
 from saaa.models.captioner.vocabulary import BOS, EOS, SPECIAL, UNK, Vocabulary
+from saaa.models.captioner.word_cost import word_cost
 
 __all__ = [
     "BOS",
@@ -25,4 +26,5 @@ __all__ = [
     "pad_tokens",
     "sample",
     "search",
+    "word_cost",
 ]

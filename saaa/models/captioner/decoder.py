@@ -126,8 +126,8 @@ class Decoder(nn.Module):
 
         Args:
             frozen: prepare for many passes without gradients, as long as the weights do not change: matrices are put
-                into the order in which they are read, and the words' gates into a table. Takes about as much memory
-                again as the decoder, and 16 x vocabulary x width bytes.
+                into the order in which they are read, and the words' gates into a table. Takes about twice the
+                decoder's memory, and 16 x vocabulary x width bytes.
         """
         d = self.width
         first, last = self.write[0], self.write[2]

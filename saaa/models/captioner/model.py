@@ -13,6 +13,7 @@ from saaa.models.captioner.decoder import Decoder, Guide, State
 from saaa.models.captioner.encoder import Encoder, GlobalEncoder
 from saaa.models.captioner.graphs import GraphBatch
 from saaa.models.captioner.vocabulary import EOS
+from saaa.models.captioner.word_cost import word_cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +101,8 @@ class Captioner(nn.Module):
             taught: of this captioner.
             smoothing: label smoothing, 0 to 1.
         """
-        logits = self.decoder.logits(taught.hidden)
-        return nn.functional.cross_entropy(logits, taught.targets, label_smoothing=smoothing)
+        hidden = self.decoder.dropout(taught.hidden)
+        return word_cost(hidden, self.decoder.words.weight, taught.targets, smoothing) / len(taught.targets)
 
 
 def pad_tokens(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
