@@ -22,11 +22,13 @@ class EgaConfig:
         OptionInvalid: an option is outside its range, or two contradict each other.
     """
 
-    data_path: Path
-    """Folder with annotations/ (regionfiles, splits, captions, vocabulary) and, anywhere below it, the
-    images."""
+    data_path: Path | None = None
+    """Folder with annotations/ (regionfiles, splits, captions, vocabulary) and, anywhere below it, the images; or give
+    cache."""
+    cache: Path | None = None
+    """Folder that `saaa-train pack` made: its graphs, captions and features are trained on; or give data_path."""
     output_dir: Path = Path("output_dir")
-    """Where checkpoints, metrics.json, skipped.txt and the cached features go."""
+    """Where checkpoints, config.yaml, steps.csv, metrics.json, skipped.txt and the cached features go."""
     log_dir: Path | None = None
     """Where TensorBoard's files go; default: output_dir."""
     annotations: Path | None = None
@@ -83,22 +85,47 @@ class EgaConfig:
     """Share of each node's features that is dropped in training."""
     explanation_weight: float = 0.0
     """Weight of the explanation loss: words are chosen while attending to the nodes they name; 0 is off."""
+    explanation_loss: Literal["cross_entropy", "kl", "mse", "cosine"] = "cross_entropy"
+    """How far the attention is from the nodes that a word names; "cosine" is 1 - cosine."""
+    relevance: Path | None = None
+    """Annotators' relevance ratings of caption words (a Model ASG): a word that people found irrelevant where the model
+    looked weighs more in the explanation loss."""
     naming_weight: float = 0.0
     """Weight of telling each node's name from its memory, a side task that trains the encoder; 0 is off."""
+    scheduled_sampling: float = 0.0
+    """Largest probability that a word the decoder is given is one it drew itself, in place of the caption's."""
+    scheduled_sampling_epochs: float = 0
+    """Epochs over which that probability rises from 0, linearly."""
+    jitter: float = 0.0
+    """Share of the regions of an epoch whose boxes are moved and stretched a little, as a detector's would be."""
+    proposed: float = 0.0
+    """Share of the regions of an epoch whose graph is the one proposed for the image, as when a request has none."""
+    proposer: Path | None = None
+    """For proposed: the EGDD archive whose attributions propose graphs."""
     clip_grad: float | None = 5.0
     """Largest norm of the gradient."""
+    amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
+    """Mixed precision; "auto" is bf16 on cuda, none elsewhere."""
     ema: float = 0.0
     """Decay of the moving average of the weights; above 0 the average is what is evaluated and served."""
     best_by: Literal["cider", "loss"] = "cider"
     """What chooses best.pt on val_set."""
     val_every: int = 1
     """Epochs from one validation to the next; the last epoch always has one."""
+    patience: int | None = None
+    """Stop when so many validations in a row have brought nothing better; default: never."""
+    save_minutes: float = 10
+    """Write last.pt at least so often, within an epoch too; 0 is after epochs only."""
 
     seed: int = 0
     resume: Path | None = None
     """Continue from this checkpoint, output_dir/last.pt as a rule."""
-    device: str = "cpu"
-    """A torch device, such as cuda."""
+    num_workers: int = 0
+    """Threads that put batches together ahead; 0 does it between steps."""
+    dist_url: str = "env://"
+    """Where the processes that torchrun started meet."""
+    device: str = "auto"
+    """A torch device, such as cuda; "auto" is cuda where there is one."""
     threads: int | None = None
     """Threads of torch on the CPU; default: torch's choice."""
 
@@ -107,8 +134,21 @@ class EgaConfig:
             check(name, getattr(self, name), at_least=1)
         check("max_nodes", self.max_nodes, at_most=40)
         check("max_tokens", self.max_tokens, at_least=3, at_most=MAX_TOKENS)
-        for name in ("layers", "warmup_epochs", "weight_decay", "explanation_weight", "naming_weight", "seed"):
+        check("patience", self.patience, at_least=1)
+        for name in (
+            "layers",
+            "warmup_epochs",
+            "weight_decay",
+            "explanation_weight",
+            "naming_weight",
+            "scheduled_sampling_epochs",
+            "save_minutes",
+            "num_workers",
+            "seed",
+        ):
             check(name, getattr(self, name), at_least=0)
+        for name in ("scheduled_sampling", "jitter", "proposed"):
+            check(name, getattr(self, name), at_least=0, at_most=1)
         for name in ("dropout", "smoothing", "ema", "feature_dropout"):
             check(name, getattr(self, name), at_least=0, below=1)
         for name in ("lr", "clip_grad", "threads"):
@@ -117,6 +157,20 @@ class EgaConfig:
             raise OptionInvalid(
                 f"warmup_epochs is {self.warmup_epochs:g}; it must be less than epochs ({self.epochs}).",
                 field="warmup_epochs",
+            )
+        if (self.data_path is None) == (self.cache is None):
+            raise OptionInvalid("Give either --data_path FOLDER or --cache FOLDER.", field="data_path")
+        if self.jitter + self.proposed > 1:
+            raise OptionInvalid("jitter and proposed together must be at most 1.", field="jitter")
+        if self.proposed and self.proposer is None:
+            raise OptionInvalid(
+                "--proposed needs the EGDD archive that proposes graphs: --proposer FILE.mar.", field="proposer"
+            )
+        if self.cache is not None and (self.jitter or self.proposed):
+            raise OptionInvalid(
+                "A cache has no images, so boxes cannot be moved in them; leave --jitter and --proposed out, or give "
+                "--data_path.",
+                field="cache",
             )
         check_backbone(self.model, self.pretrained, self.backbone_archive)
 
@@ -157,16 +211,20 @@ class EvaluateConfig:
     """Folder below which the images lie; default: data_path."""
     eval_set: str = "val_sub"
     """Split to measure on."""
+    proposer: Path | None = None
+    """EGDD archive whose attributions propose graphs: captions along these are measured, too."""
     output: Path | None = None
-    """Where the JSON goes; default: only the summary is printed."""
+    """Where the JSON goes; default: only the summary is printed. A page of captions side by side goes beside it."""
     beam_width: int = 3
     """1 is greedy."""
+    diverse: int = 5
+    """Captions of each image whose diversity is measured; 1 is off."""
     batch_size: int = 16
     seed: int = 0
     """Of the other image's graphs and of the bootstrap."""
     resamples: int = 2000
     """Of the bootstrap."""
-    device: str = "cpu"
+    device: str = "auto"
     threads: int | None = None
     """Threads of torch on the CPU; default: torch's choice."""
 
@@ -174,6 +232,7 @@ class EvaluateConfig:
         if (self.archive is None) == (self.checkpoint is None):
             raise OptionInvalid("Give either --archive FILE.mar or --checkpoint FILE.", field="archive")
         check("beam_width", self.beam_width, at_least=1, at_most=10)
+        check("diverse", self.diverse, at_least=1, at_most=10)
         for name in ("batch_size", "resamples"):
             check(name, getattr(self, name), at_least=1)
         check("seed", self.seed, at_least=0)
