@@ -14,6 +14,8 @@ import torch
 from saaa.errors import CheckpointError
 
 FORMAT = 1
+LAST, BEST = "last.pt", "best.pt"
+"""Where a run keeps what it goes on from, and the best model so far."""
 
 
 def save_checkpoint(path: Path, kind: str, content: dict[str, Any]) -> None:

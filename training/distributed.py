@@ -1,7 +1,7 @@
 """Several processes that train together: who they are, and the few things they tell each other.
 
-torchrun starts them. Gradients travel by torch's DistributedDataParallel; the small things here (numbers, lists,
-errors) travel by gloo on the CPU, whatever the device.
+torchrun starts them. Gradients travel on the device, by torch's DistributedDataParallel or by `World.add_up`; the small
+things (numbers, lists, errors) travel by gloo on the CPU, whatever the device.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import torch
 from torch import distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from saaa.errors import OptionInvalid, SaaaError
 
@@ -61,6 +61,15 @@ class World:
         if self.size > 1:
             dist.all_reduce(numbers)
         return numbers.tolist()
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Add up tensors over the processes, in place and in one message; of one type, on `device`."""
+        if self.size == 1:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(total.view_as(tensor))
 
     def first(self, do: Callable[[], T]) -> T:
         """Let the main process do something and give all its result, which can be pickled.

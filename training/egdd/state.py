@@ -16,7 +16,7 @@ from torch import nn
 
 from saaa.errors import CheckpointError, DataError
 from saaa.models.classifier import Classifier
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import LAST, load_checkpoint, save_checkpoint
 from training.distributed import World
 from training.egdd.augment import Finish, Transform, build_transform
 from training.egdd.config import LARGER_IS_BETTER, EgddConfig
@@ -29,7 +29,6 @@ from training.egdd.weights import load_initial
 from training.precision import Precision
 from training.seeding import random_state, seed_everything, set_random_state
 
-LAST, BEST = "last.pt", "best.pt"
 SAME = ("batch_size", "accum_iter", "seed")
 """Options that say which images a step takes; a resumed run needs those of its checkpoint."""
 

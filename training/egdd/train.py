@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -15,8 +14,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from saaa.errors import CheckpointError, TrainingDiverged
+from training.agreement import Agreed, agree, diverged, save_due, stopped
+from training.books import Books, make_folder, open_books
+from training.checkpoint import BEST, LAST
 from training.distributed import World, world
-from training.egdd.books import Books, Row, make_folder, note_setup, open_books
+from training.egdd.books import DRAWN, Row, note_epoch, note_examples, note_setup
 from training.egdd.config import EgddConfig
 from training.egdd.data import load_for_evaluation
 from training.egdd.evaluation import summary
@@ -24,11 +26,10 @@ from training.egdd.loader import Batch, training_loader
 from training.egdd.networks import build_classifier
 from training.egdd.outcome import Outcome, judge, write_outcome
 from training.egdd.recipe import training_mode
-from training.egdd.state import BEST, LAST, Run, resume, save, set_up, splits
+from training.egdd.state import Run, resume, save, set_up, splits
 from training.egdd.weights import load_initial
-from training.files import write_json
 from training.progress import counter
-from training.stopping import Stop, Stopped, graceful_stop
+from training.stopping import Stop, graceful_stop
 
 
 def train(config: EgddConfig) -> dict[str, Any]:
@@ -89,13 +90,24 @@ def _train(config: EgddConfig, processes: World) -> dict[str, Any]:
         f"{len(run.classifier.config.classes)} classes, {skipped} files skipped; {run.steps} steps an epoch"
     )
     net, outcome = _wrapped(run), None
-    with graceful_stop() as stop, open_books(run) as books:
+    with (
+        graceful_stop() as stop,
+        open_books(
+            processes,
+            config.output_dir,
+            Row,
+            drawn=DRAWN,
+            log_dir=config.log_dir,
+            done=run.done,
+            resumed=config.resume is not None,
+        ) as books,
+    ):
         while not run.over:
             _train_epoch(run, net, books, stop)
             outcome = _end_epoch(run, books)
-            asked = _agree(run, stop).signal
+            asked = agree(processes, stop).signal
             if asked and not run.over:
-                raise _stopped(run, asked)
+                raise stopped(config.output_dir, asked)
     outcome = outcome or _judge(run)
     metrics = _metrics(run, outcome, time.monotonic() - started)
     processes.first(lambda: write_outcome(outcome, metrics, config.output_dir))
@@ -162,7 +174,7 @@ def _train_epoch(run: Run, net: nn.Module, books: Books | None, stop: Stop) -> N
             if agreed.save or agreed.signal:
                 save(run, LAST)
             if agreed.signal:
-                raise _stopped(run, agreed.signal)
+                raise stopped(config.output_dir, agreed.signal)
 
 
 @dataclass
@@ -177,6 +189,11 @@ class Done:
     """Of the gradients, averaged over the processes; on the device."""
     grad_norm: float = 0.0
     """The same as a number."""
+
+    @property
+    def loss(self) -> float:
+        """Mean over all its images."""
+        return sum(self.losses) / len(self.losses)
 
 
 def _gradients(run: Run, net: nn.Module, trained: list[nn.Parameter], batches: Iterator[Batch], count: int) -> Done:
@@ -202,63 +219,40 @@ def _gradients(run: Run, net: nn.Module, trained: list[nn.Parameter], batches: I
     return done
 
 
-@dataclass(frozen=True)
-class Agreed:
-    """What all processes know at the same step, so that they act alike."""
-
-    loss: float
-    """Mean over the step's images."""
-    diverged: bool
-    save: bool
-    """Whether --save_minutes have passed."""
-    signal: int | None
-    """By which signal the run was asked to stop."""
-
-
-def _agree(run: Run, stop: Stop, done: Done | None = None) -> Agreed:
-    config = run.config
-    due = run.world.main and 0 < config.save_minutes * 60 <= time.monotonic() - run.saved
-    mean = sum(done.losses) / len(done.losses) if done is not None else 0.0
+def _agree(run: Run, stop: Stop, done: Done) -> Agreed:
     # In fp16 a gradient that overflows only makes the scaler skip the step.
-    gradient = done is None or run.precision.scaled or math.isfinite(done.grad_norm)
-    loss, bad, save_, *signals = run.world.total(
-        [
-            mean,
-            not (math.isfinite(mean) and gradient),
-            due,
-            stop.signal == signal.SIGINT,
-            stop.signal == signal.SIGTERM,
-        ]
+    return agree(
+        run.world,
+        stop,
+        loss=done.loss / run.world.size,
+        finite=run.precision.scaled or math.isfinite(done.grad_norm),
+        due=save_due(run.world, run.config.save_minutes, run.saved),
     )
-    asked = [number for number, count in zip((signal.SIGINT, signal.SIGTERM), signals, strict=True) if count]
-    return Agreed(loss / run.world.size, bad > 0, save_ > 0, asked[-1] if asked else None)
-
-
-def _stopped(run: Run, number: int) -> Stopped:
-    return Stopped(f"stopped; continue with --resume {run.config.output_dir / LAST}", number)
 
 
 def _diverged(run: Run, done: Done, loss: float) -> TrainingDiverged:
     """Write nonfinite.json, the images of the micro-batches whose loss is not finite (of all, when only the gradient is
     not), and give the error."""
-    folder = run.config.output_dir
-    batches = list(zip(done.losses, done.indices, strict=True))
-    some = any(run.world.gather(not math.isfinite(sum(done.losses))))
     listing = run.train.listing
-    names = [
-        str(listing.root / listing.place(i))
-        for value, indices in batches
-        if not (some and math.isfinite(value))
-        for i in indices.tolist()
-    ]
-    images = dict(enumerate(run.world.gather(names)))
-    content = {"epoch": run.epoch + 1, "step": run.step + 1, "images": images}
-    run.world.first(lambda: write_json(folder / "nonfinite.json", content))
-    what = f"The loss became {loss}" if some else "The gradient became infinite"
-    kept = f" {folder / LAST} is from before." if (folder / LAST).exists() else ""
-    return TrainingDiverged(
-        f"{what} in epoch {run.epoch + 1}, step {run.step + 1}; {folder / 'nonfinite.json'} lists the images. Lower "
-        f"--blr, or set --clip_grad 1.{kept}"
+
+    def images(by_loss: bool) -> list[str]:
+        return [
+            str(listing.root / listing.place(i))
+            for value, indices in zip(done.losses, done.indices, strict=True)
+            if not (by_loss and math.isfinite(value))
+            for i in indices.tolist()
+        ]
+
+    return diverged(
+        run.world,
+        run.config.output_dir,
+        epoch=run.epoch + 1,
+        step=run.step + 1,
+        agreed=loss,
+        finite=math.isfinite(done.loss),
+        what="images",
+        suspects=images,
+        advice="Lower --blr, or set --clip_grad 1.",
     )
 
 
@@ -271,9 +265,9 @@ def _end_epoch(run: Run, books: Books | None) -> Outcome:
     run.history.append(row)
     run.epoch, run.step, run.losses = run.epoch + 1, 0, 0.0
     if books is not None:
-        books.epoch(run)
+        note_epoch(books, run)
         if config.attributions_every and run.epoch % config.attributions_every == 0:
-            books.examples(run)
+            note_examples(books, run)
     if run.best is row:
         save(run, BEST)
     save(run, LAST)
