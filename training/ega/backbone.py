@@ -1,10 +1,12 @@
-"""The backbone that training starts from."""
+"""The backbone whose features are trained on."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import timm
 
@@ -63,3 +65,11 @@ def make_extractor(config: BackboneOptions) -> FeatureExtractor:
     extractor = FeatureExtractor(replace(wanted, architecture=trained.architecture, mean=trained.mean, std=trained.std))
     extractor.load_backbone(classifier.net.state_dict())
     return extractor
+
+
+def identity(extractor: FeatureExtractor) -> dict[str, Any]:
+    """What makes features these and no others: the backbone, its weights and its input; as JSON holds it."""
+    digest = hashlib.sha256()
+    for value in extractor.state_dict().values():
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return json.loads(json.dumps({**asdict(extractor.config), "weights": digest.hexdigest()}))  # type: ignore[no-any-return]

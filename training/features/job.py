@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,14 @@ from saaa.errors import DataError, ImageRejected, OptionInvalid
 from saaa.models.features import FeatureExtractor
 from saaa.scene_graph import SceneGraph
 from training.distributed import World, world
-from training.ega.backbone import make_extractor
+from training.ega.backbone import identity, make_extractor
 from training.ega.published import AnnotationFolder, ImageFolder, Skipped, image_file
 from training.features.config import FeaturesConfig
-from training.features.layout import GLOBAL, REGIONS, BoxKey, global_file, read_own, write_image
+from training.features.layout import GLOBAL, REGIONS, RUN, BoxKey, global_file, read_own, write_image
 from training.files import whole, write_json
 from training.progress import progress
 
-RUN, SKIPPED = "features.json", "skipped.txt"
+SKIPPED = "skipped.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,14 +95,6 @@ def graph_boxes(graph: SceneGraph) -> set[BoxKey]:
     by_id = {thing.id: thing.box for thing in graph.objects}
     found = {box.key() for box in by_id.values()}
     return found | {by_id[link.subject_id].union(by_id[link.object_id]).key() for link in graph.relationships}
-
-
-def identity(extractor: FeatureExtractor) -> dict[str, Any]:
-    """What makes features these and no others: the backbone, its weights and its input."""
-    digest = hashlib.sha256()
-    for value in extractor.state_dict().values():
-        digest.update(value.cpu().contiguous().numpy().tobytes())
-    return json.loads(json.dumps({**asdict(extractor.config), "weights": digest.hexdigest()}))  # type: ignore[no-any-return]
 
 
 def _begin(config: FeaturesConfig, wanted: Mapping[str, Any]) -> None:

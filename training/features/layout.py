@@ -22,6 +22,8 @@ from saaa.errors import DataError
 from training.files import whole
 
 GLOBAL, REGIONS = "MP", "SA"
+RUN = "features.json"
+"""Of `saaa-train features`: what made the features; published ones come without."""
 BoxKey = tuple[int, int, int, int]
 """Left, top, right, bottom, the last two inclusive; see `saaa.scene_graph.Box.key`."""
 
