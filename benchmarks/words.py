@@ -27,8 +27,8 @@ from saaa.models.guided import GuidedCaptioner
 from saaa.role_graph import RoleGraph
 from saaa.scene_graph import NodeKind, SceneGraph
 from saaa.work import AttributionMap, CaptionOptions, ExplainOptions
+from training.ega.alignment import align
 from training.ega.dataset import load_input
-from training.ega.explanation import align
 from training.ega.published import AnnotationFolder, ImageFolder, Region, Skipped
 
 BATCH = 8

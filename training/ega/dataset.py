@@ -21,7 +21,7 @@ from saaa.models.captioner.graphs import GraphBatch, collate
 from saaa.models.captioner.vocabulary import BOS, EOS, Vocabulary
 from saaa.models.features import FeatureConfig, FeatureExtractor
 from saaa.role_graph import RoleGraph
-from training.ega.explanation import align, name_nodes
+from training.ega.alignment import align, name_nodes
 from training.ega.published import ImageFolder, Region
 from training.progress import progress
 

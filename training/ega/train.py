@@ -23,7 +23,7 @@ from training.ega.backbone import make_extractor
 from training.ega.config import EgaConfig
 from training.ega.dataset import CaptionSet, RegionFeatures, cached
 from training.ega.metrics import cider
-from training.ega.objective import Weights, loss_and_gradients
+from training.ega.objective import Weights, count_totals, loss_and_gradients
 from training.ega.published import AnnotationFolder, ImageFolder, Region, Skipped
 from training.progress import Curves, curves, progress
 from training.seeding import seed_everything
@@ -160,13 +160,6 @@ class Trainer:
         )
         rows = len(data.train.regions) * (config.captions_per_region or 0) or len(data.train)
         self.steps_per_epoch = math.ceil(min(rows, len(data.train)) / config.batch_size)
-        self.weights = Weights(
-            smoothing=config.smoothing,
-            explanation=config.explanation_weight,
-            naming=config.naming_weight,
-            feature_dropout=config.feature_dropout,
-            dropout=config.dropout,
-        )
         self.parts = torch.get_num_threads() if torch.device(config.device).type == "cpu" else 1
         self.pool = (
             ThreadPoolExecutor(self.parts, initializer=torch.set_num_threads, initargs=(1,)) if self.parts > 1 else None
@@ -222,11 +215,13 @@ class Trainer:
         batch = self.data.train.batch(rows, config.device)
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate(self.step)
+        weights = Weights.at(config, self.step / self.steps_per_epoch)
         value, gradients = loss_and_gradients(
             self.captioner,
             self.naming,
             batch,
-            self.weights,
+            weights,
+            count_totals(batch, weights),
             seed=(config.seed, self.step),
             parts=self.parts,
             pool=self.pool,

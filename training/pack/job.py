@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from saaa.errors import DataError
 from saaa.models.captioner.vocabulary import EOS, UNK, Vocabulary
-from training.ega.explanation import align, name_nodes
+from training.ega.alignment import align, name_nodes
 from training.ega.published import AnnotationFolder, Region, Skipped
 from training.features.layout import GLOBAL, BoxKey, ImageFeatures, read_global, read_image
 from training.features.layout import REGIONS as REGION_FEATURES

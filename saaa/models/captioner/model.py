@@ -55,13 +55,24 @@ class Captioner(nn.Module):
         memory = self.encoder(regions, graphs)
         return self.decoder.begin(memory, self.image(image, memory, graphs.mask), graphs)
 
-    def teach(self, regions: Tensor, image: Tensor, graphs: GraphBatch, captions: Tensor, lengths: Tensor) -> Taught:
+    def teach(
+        self,
+        regions: Tensor,
+        image: Tensor,
+        graphs: GraphBatch,
+        captions: Tensor,
+        lengths: Tensor,
+        quantiles: Tensor | None = None,
+    ) -> Taught:
         """Run over given captions.
 
         Args:
             regions, image, graphs: as for `begin`, one row a caption.
             captions: int64 (B, T), BOS first, padded with anything.
             lengths: int64 (B,), tokens of each caption with BOS (and EOS where not cut off), at least 2.
+            quantiles: (B, T), for scheduled sampling (Bengio et al., NeurIPS 2015): where below 1, the decoder reads a
+                word of its own in place of this token, the one at that quantile (0 or more) of what it said comes
+                there. BOS is always read, and targets are always the captions' tokens.
         """
         state, guide = self.begin(regions, image, graphs)
         memory = state.memory
@@ -69,6 +80,7 @@ class Captioner(nn.Module):
         # ones.
         order = torch.argsort(lengths, descending=True, stable=True)
         state, guide = state.rows(order), guide.rows(order)
+        quantiles = None if quantiles is None else quantiles[order]
         steps = int(lengths.max()) - 1
         running = [int(n) for n in (lengths[:, None] - 1 > torch.arange(steps, device=lengths.device)).sum(0)]
         captions = captions[order]
@@ -80,7 +92,10 @@ class Captioner(nn.Module):
         for step, count in enumerate(running):
             if count < len(state.hidden1):
                 state, guide = state.rows(slice(count)), guide.rows(slice(count))
-            state = self.decoder.step(state, guide, gates[step][:count], weights)
+            read = gates[step][:count]
+            if quantiles is not None and step:
+                read = self._own_words(read, state.hidden2, quantiles[:count, step])
+            state = self.decoder.step(state, guide, read, weights)
             hidden.append(state.hidden2)
             attention.append(state.attention)
         return Taught(
@@ -93,6 +108,21 @@ class Captioner(nn.Module):
                 torch.tensor(running, device=order.device)
             ),
         )
+
+    def _own_words(self, gates: Tensor, hidden2: Tensor, quantiles: Tensor) -> Tensor:
+        """The gates (R, 4 width) of the words that are read, those of the decoder's own where `quantiles` (R,) are
+        below 1; `hidden2` (R, width) scores them."""
+        rows = (quantiles < 1).nonzero()[:, 0]
+        if not len(rows):
+            return gates
+        with torch.no_grad():
+            chances = self.decoder.log_probabilities(hidden2[rows]).double().exp()
+            # Who goes on to read has not ended: decoding never reads EOS.
+            chances[:, EOS] = 0
+            sums = chances.cumsum(1)
+            ids = torch.searchsorted(sums, quantiles[rows, None].double() * sums[:, -1:], right=True)[:, 0]
+            ids = ids.clamp(max=sums.shape[1] - 1)
+        return gates.index_copy(0, rows, self.decoder.word_gates(ids).to(gates.dtype))
 
     def loss(self, taught: Taught, *, smoothing: float = 0.0) -> Tensor:
         """Token cross-entropy of what `teach` gave, mean over all predicted tokens of the batch.

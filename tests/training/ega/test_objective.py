@@ -8,7 +8,7 @@ from torch import nn
 from saaa.models.captioner import BOS, EOS, Captioner, CaptionerConfig, collate
 from saaa.scene_graph import Box, Relationship, SceneGraph, SceneObject
 from training.ega.dataset import Batch
-from training.ega.objective import SMALLEST_PART, Weights, _keeper, loss_and_gradients, split
+from training.ega.objective import SMALLEST_PART, Weights, _keep, count_totals, loss_and_gradients, split
 
 WORDS, NODES, NAMES = 11, 5, 4
 EVERYTHING = Weights(smoothing=0.1, explanation=0.7, naming=0.3)
@@ -56,6 +56,10 @@ def batch() -> Batch:
     )
 
 
+def compute(model, batch, weights, **options):
+    return loss_and_gradients(*model, batch, weights, count_totals(batch, weights), **options)
+
+
 def test_the_loss_is_the_sum_of_its_three_means(model, batch):
     """Against the plain definition: each part a mean over the whole batch."""
     captioner, naming = model
@@ -68,7 +72,7 @@ def test_the_loss_is_the_sum_of_its_three_means(model, batch):
     loss = loss - 0.7 * attended[wanted.sum(1) > 0].mean()
     told = nn.functional.cross_entropy(naming(taught.memory).flatten(0, 1), batch.names.flatten(), ignore_index=-1)
     (loss + 0.3 * told).backward()
-    value, gradients = loss_and_gradients(captioner, naming, batch, EVERYTHING, seed=(0, 0))
+    value, gradients = compute(model, batch, EVERYTHING, seed=(0, 0))
     assert value == pytest.approx(float((loss + 0.3 * told).detach()), rel=1e-10)
     for parameter, gradient in zip([*captioner.parameters(), *naming.parameters()], gradients, strict=True):
         assert torch.allclose(parameter.grad, gradient, atol=1e-10)
@@ -76,9 +80,9 @@ def test_the_loss_is_the_sum_of_its_three_means(model, batch):
 
 @pytest.mark.parametrize("parts", [2, 3])
 def test_parts_in_threads_add_up_to_the_whole(model, batch, parts):
-    whole, expected = loss_and_gradients(*model, batch, EVERYTHING, seed=(0, 0))
+    whole, expected = compute(model, batch, EVERYTHING, seed=(0, 0))
     with ThreadPoolExecutor(parts) as pool:
-        value, gradients = loss_and_gradients(*model, batch, EVERYTHING, seed=(0, 0), parts=parts, pool=pool)
+        value, gradients = compute(model, batch, EVERYTHING, seed=(0, 0), parts=parts, pool=pool)
     assert value == pytest.approx(whole, rel=1e-10)
     assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(expected, gradients, strict=True))
 
@@ -86,9 +90,7 @@ def test_parts_in_threads_add_up_to_the_whole(model, batch, parts):
 def test_what_is_dropped_follows_from_the_seed_alone(model, batch):
     weights = Weights(dropout=0.5, feature_dropout=0.2)
     with ThreadPoolExecutor(2) as pool:
-        one, two, other = (
-            loss_and_gradients(*model, batch, weights, seed=(0, step), parts=2, pool=pool) for step in (1, 1, 2)
-        )
+        one, two, other = (compute(model, batch, weights, seed=(0, step), parts=2, pool=pool) for step in (1, 1, 2))
     assert one[0] == two[0]
     assert all(torch.equal(a, b) for a, b in zip(one[1], two[1], strict=True) if a is not None)
     assert one[0] != other[0]
@@ -105,13 +107,13 @@ def test_parts_hold_every_caption_once_and_are_not_too_small(batch):
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_masks_drop_the_asked_share_and_keep_the_mean(rate):
-    mask = _keeper([1, 2])(torch.empty(400, 500), rate)
+    mask = _keep(torch.empty(400, 500), rate, np.random.default_rng([1, 2]))
     assert float((mask == 0).float().mean()) == pytest.approx(rate, abs=0.005)
     assert float(mask.mean()) == pytest.approx(1, abs=0.01)
 
 
 def test_a_side_task_that_is_off_has_no_gradients(model, batch):
-    _, gradients = loss_and_gradients(*model, batch, Weights(), seed=(0, 0))
+    _, gradients = compute(model, batch, Weights(), seed=(0, 0))
     assert gradients[-1] is None
     assert gradients[-2] is None
     assert all(gradient is not None for gradient in gradients[:-2])
@@ -119,6 +121,6 @@ def test_a_side_task_that_is_off_has_no_gradients(model, batch):
 
 def test_no_gradient_is_shared_between_parameters(model, batch):
     """Clipping changes gradients in place; a shared one would be clipped twice."""
-    _, gradients = loss_and_gradients(*model, batch, EVERYTHING, seed=(0, 0))
+    _, gradients = compute(model, batch, EVERYTHING, seed=(0, 0))
     addresses = [gradient.data_ptr() for gradient in gradients if gradient is not None]
     assert len(set(addresses)) == len(addresses)
