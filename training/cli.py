@@ -33,12 +33,18 @@ class Job:
     options: str
     run: str
     summary: str
+    files: str | None = None
+    """The job that takes the line over when a file, not an option, comes first."""
 
 
 JOBS: dict[str, Job] = {
     "scenes": Job("training.scenes", "ScenesConfig", "run", "render the procedural world"),
     "egdd": Job("training.egdd", "EgddConfig", "run", "train an image classifier"),
-    "ega": Job("training.ega", "EgaConfig", "run", "train a captioner guided by scene graphs"),
+    "ega": Job("training.ega", "EgaConfig", "run", "train a captioner guided by scene graphs", files="ega published"),
+    "ega published": Job(
+        "training.ega", "PublishedConfig", "run_published", "the same as published: saaa-train ega model.json path.json"
+    ),
+    "ega prepare": Job("training.ega", "PrepareConfig", "prepare", "write model.json and path.json for a data folder"),
     "evaluate egdd": Job("training.egdd", "EvaluateConfig", "evaluate", "measure a classifier on a folder"),
     "evaluate ega": Job("training.ega", "EvaluateConfig", "evaluate", "measure a captioner"),
     "attribute": Job("training.attribute", "AttributeConfig", "run", "explain a whole data set"),
@@ -138,9 +144,10 @@ def _parse(options: type[Options], words: list[str], name: str) -> Call[Options]
 def _split(words: list[str]) -> tuple[str | None, list[str]]:
     """Take the subcommand, of one or two words, off the arguments; None when there is none of that name."""
     for length in (2, 1):
-        name = " ".join(words[:length])
+        name, rest = " ".join(words[:length]), words[length:]
         if len(words) >= length and name in JOBS:
-            return name, words[length:]
+            other = JOBS[name].files
+            return (other if other and rest and not rest[0].startswith("-") else name), rest
     return None, words
 
 

@@ -118,6 +118,8 @@ def test_command_line_overrides_file_overrides_default(tmp_path: Path, capsys: p
         ("scenes", ["--confound", "office=colour", "nursery=object"]),
         ("egdd", ["--cutmix_minmax", "0.2", "0.8", "--lr", "1e-7", "--finetune", "w.pth", "--epochs", "50"]),
         ("ega", ["--data_path", "d", "--levels", "1", "2", "--clip_grad", "None"]),
+        ("ega published", ["model.json", "path.json", "--is_train", "--num_workers", "8", "--device", "cpu"]),
+        ("ega prepare", ["--data_path", "d", "--output_dir", "o", "--width", "64"]),
         ("evaluate egdd", ["--data_path", "d", "--archive", "a.mar"]),
         ("evaluate ega", ["--data_path", "d", "--archive", "a.mar", "--threads", "2"]),
         ("attribute", ["--data", "d", "--out", "o", "--archive", "a.mar", "--deletion"]),
@@ -163,6 +165,22 @@ def test_help_shows_the_file_s_values(tmp_path: Path, capsys: pytest.CaptureFixt
     out = capsys.readouterr().out
     assert "4321" in out
     assert "--config FILE.yaml" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        (["--eval_loss", "--is_train"], {"is_train": True, "eval_loss": True}),
+        (["--eval_set", "val_sub_opt"], {"is_train": False, "eval_set": "val_sub_opt"}),
+    ],
+)
+def test_the_published_captioner_s_command(
+    words: list[str], options: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file after the job's name: the line is the published program's."""
+    values = printed(["ega", "model.json", "path.json", *words, "--num_workers", "8"], capsys)
+    wanted = {"model_json": "model.json", "path_json": "path.json", "num_workers": 8, **options}
+    assert {name: values[name] for name in wanted} == wanted
 
 
 PUBLISHED = (

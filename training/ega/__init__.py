@@ -8,8 +8,20 @@ from __future__ import annotations
 from typing import Any
 
 from training.ega.config import ArchiveConfig, EgaConfig, EvaluateConfig
+from training.ega.published_config import PrepareConfig, PublishedConfig
 
-__all__ = ["ArchiveConfig", "EgaConfig", "EvaluateConfig", "archive", "evaluate", "run"]
+__all__ = [
+    "ArchiveConfig",
+    "EgaConfig",
+    "EvaluateConfig",
+    "PrepareConfig",
+    "PublishedConfig",
+    "archive",
+    "evaluate",
+    "prepare",
+    "run",
+    "run_published",
+]
 
 
 def run(config: EgaConfig) -> None:
@@ -31,3 +43,17 @@ def archive(config: ArchiveConfig) -> None:
     from training.ega.packing import pack
 
     pack(config)
+
+
+def run_published(config: PublishedConfig) -> None:
+    """Train or test as the published program does; see `training.ega.published_run.run`."""
+    from training.ega.published_run import run as run_
+
+    run_(config)
+
+
+def prepare(config: PrepareConfig) -> None:
+    """Write model.json and path.json; see `training.ega.published_paths.prepare`."""
+    from training.ega.published_paths import prepare as prepare_
+
+    prepare_(config)

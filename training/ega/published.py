@@ -3,8 +3,9 @@
     annotations/public_split/<set>_names.npy              image names; their order is that of the global features
     annotations/regionfiles/<set>_names.npy               (image_id, region_id) pairs
     annotations/regionfiles/<image_id>.json               {region_id: {objects, relationships, phrase}}
-    annotations/cleaned_<set>_region_descriptions.json    {image_id: {region_id: [caption, ...]}}; without this file
-                                                          a region's caption is its phrase
+    annotations/cleaned_<set>_region_descriptions.json    {image_id: {region_id: [caption, ...]}}, or as published
+                                                          {image_id: {region_id: {"phrase": caption}}}; without this
+                                                          file a region's caption is its phrase
     annotations/int2word.npy, word2int.json                   the vocabulary both ways
 
 An image's name is its id with ".jpg"; a "/" of an id is "_" in file names.
@@ -143,7 +144,9 @@ class AnnotationFolder:
             if region_id not in files[image]:
                 skipped.add(name, unreadable.get(image, "its region file has no such region"))
                 continue
-            said = _phrase(files[image][region_id]) if captions is None else captions.get(image, {}).get(region_id, ())
+            said = files[image][region_id] if captions is None else captions.get(image, {}).get(region_id, ())
+            if captions is None or isinstance(said, dict):
+                said = _phrase(said)
             if not isinstance(said, list | tuple) or not all(isinstance(c, str) and c.strip() for c in said):
                 raise DataError(f"{captions_file}: {name} must have a list of captions.")
             if not said:
@@ -204,7 +207,7 @@ class ImageFolder:
 
 
 def _phrase(region: Any) -> tuple[str, ...]:
-    """What a region file says of its region, in place of captions."""
+    """What people say of a region, if it is there."""
     phrase = region.get("phrase") if isinstance(region, dict) else None
     return (phrase,) if isinstance(phrase, str) and phrase.strip() else ()
 
