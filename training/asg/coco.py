@@ -67,7 +67,8 @@ def run(config: AsgCocoConfig) -> dict[str, Any]:
     if not any(graphs.values()):
         raise DataError(f"No caption of {config.captions} names a thing that {config.instances} has a box of.")
     captions = sum(len(picture.captions) for picture in pictures)
-    splits = _splits([picture.id for picture in pictures], config)
+    ids = [picture.id for picture in pictures]
+    splits = _splits(ids, config) if config.splits is None else _given_splits(ids, config.splits, left_out)
     counts = _counts(graphs, captions, lost) | {"left_out": left_out}
     counts["splits"] = {name: sum(len(graphs[image]) for image in images) for name, images in splits.items()}
     options = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()}
@@ -154,6 +155,27 @@ def _splits(images: Sequence[str], config: AsgCocoConfig) -> dict[str, list[str]
     if not splits["trn"]:
         raise DataError(f"{len(order)} images are too few for the splits; lower --val_share and --val_sub_share.")
     return {name: members for name, members in splits.items() if members}
+
+
+def _given_splits(images: Sequence[str], path: Path, left_out: list[str]) -> dict[str, list[str]]:
+    """The splits of a file; images that are not there are named in `left_out`.
+
+    Raises:
+        DataError: it is not as `AsgCocoConfig.splits` says, has no split to train on, or a split has no image.
+    """
+    splits: dict[str, list[str]] = {}
+    for name, members in _json(path).items():
+        if not isinstance(members, list) or not all(isinstance(member, str) for member in members):
+            raise DataError(f"{path}: {name} must be a list of image ids or file names.")
+        wanted = {Path(member).stem for member in members}
+        splits[name] = [image for image in images if image in wanted]
+        absent = sorted(wanted - set(images))
+        left_out += [f"split {name}: there is no image {image} with captions" for image in absent]
+        if not splits[name]:
+            raise DataError(f"{path}: not one image of {name} has captions here. {', '.join(absent[:1])}".strip())
+    if not any(name.startswith("trn") for name in splits):
+        raise DataError(f"{path} must have a split trn; it has {', '.join(splits) or 'none'}.")
+    return splits
 
 
 Graphs = Mapping[str, Mapping[str, tuple[str, SceneGraph]]]

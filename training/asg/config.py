@@ -29,8 +29,12 @@ class AsgCocoConfig:
     """Share of the images for the split val_sub."""
     folds: int = 0
     """Make the splits trn_1, val_1, trn_2, ... of a cross-validation of so many folds instead."""
+    splits: Path | None = None
+    """JSON {split: [image ids or file names]}: these splits instead, Karpathy's for instance. An image may be in
+    several, or in none."""
     min_count: int = 1
-    """A word is in the vocabulary if the training captions use it so often."""
+    """A word is in the vocabulary if the captions of the training splits (their names begin with "trn") use it so
+    often."""
     seed: int = 0
     """Of the splits."""
     phrases: Path | None = None
@@ -44,6 +48,8 @@ class AsgCocoConfig:
         check("folds", self.folds, at_least=0)
         if self.folds == 1:
             raise OptionInvalid("folds is 1; choose at least 2, or 0 for one split.", field="folds")
+        if self.folds and self.splits is not None:
+            raise OptionInvalid("Give either --folds or --splits.", field="splits")
         check("min_count", self.min_count, at_least=1)
         check("seed", self.seed, at_least=0)
 

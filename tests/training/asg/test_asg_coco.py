@@ -156,6 +156,37 @@ def test_folds_part_the_images(tmp_path):
     assert set(report["splits"]) == {f"{s}_{k}" for s in ("trn", "val") for k in (1, 2, 3)}
 
 
+def test_splits_of_ones_own(tmp_path):
+    """By id or file name; an image may be in none; the vocabulary is that of trn alone."""
+    one, two, three, four = (f"{k:012d}" for k in (1, 2, 3, 4))
+    given = {"trn": [f"{one}.jpg", three], "val": [two, "nobody.jpg"], "val_sub": [two, four]}
+    (tmp_path / "splits.json").write_text(json.dumps(given))
+    paths = coco(tmp_path)
+    report = run_coco(AsgCocoConfig(**paths, output_dir=tmp_path / "out", splits=tmp_path / "splits.json"))
+    assert report["splits"] == {"trn": 2, "val": 1, "val_sub": 2}
+    assert report["left_out"] == ["split val: there is no image nobody with captions"]
+    notes = AnnotationFolder(tmp_path / "out" / "annotations")
+    assert [r.image_id for r in notes.regions("trn", Skipped())] == [one, three]
+    words = notes.vocabulary().words
+    assert "red" in words
+    assert "black" not in words
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"val": ["000000000001"]}, "must have a split trn"),
+        ({"trn": ["nobody"]}, "not one image of trn"),
+        ({"trn": "000000000001"}, "trn must be a list"),
+        ([], "JSON object"),
+    ],
+)
+def test_splits_that_are_none(tmp_path, given, says):
+    (tmp_path / "splits.json").write_text(json.dumps(given))
+    with pytest.raises(DataError, match=says):
+        run_coco(AsgCocoConfig(**coco(tmp_path), output_dir=tmp_path / "out", splits=tmp_path / "splits.json"))
+
+
 def test_the_same_data_give_the_same_files(tmp_path):
     for name in ("one", "two"):
         run_coco(AsgCocoConfig(**coco(tmp_path), output_dir=tmp_path / name, seed=3))
@@ -224,7 +255,14 @@ def test_the_commands(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "options", [{"folds": 1}, {"val_share": 0.6, "val_sub_share": 0.4}, {"val_share": 1}, {"min_count": 0}]
+    "options",
+    [
+        {"folds": 1},
+        {"val_share": 0.6, "val_sub_share": 0.4},
+        {"val_share": 1},
+        {"min_count": 0},
+        {"folds": 2, "splits": "s.json"},
+    ],
 )
 def test_options_outside_their_range(tmp_path, options):
     with pytest.raises(OptionInvalid):
