@@ -1,11 +1,10 @@
-"""Regions with their features in memory, and batches of them."""
+"""Regions with their features in memory."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,12 +21,12 @@ from saaa.models.captioner.vocabulary import BOS, EOS, Vocabulary
 from saaa.models.features import FeatureConfig, FeatureExtractor
 from saaa.role_graph import RoleGraph
 from training.ega.alignment import align, name_nodes
+from training.ega.batches import CaptionSource
 from training.ega.published import ImageFolder, Region
+from training.ega.views import Views
 from training.progress import progress
 
 EXTRACT_BATCH = 32
-POOL = 8
-"""Batches whose captions are sorted by length before they are dealt out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,117 +143,17 @@ def _key(
     return digest.hexdigest()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Captions with what they describe; one row a caption."""
-
-    regions: Tensor
-    """(B, N, region size)"""
-    image: Tensor
-    """(B, image size)"""
-    graphs: GraphBatch
-    captions: Tensor
-    """int64 (B, T), as many columns as the longest needs."""
-    lengths: Tensor
-    """int64 (B,)"""
-    names: Tensor
-    """int64 (B, N): the number of each node's name, -1 for none; see `name_nodes`."""
-    named: Tensor
-    """(B, T, N): the nodes that each token names, see `align`; zero unless the set is aligned."""
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def select(self, rows: Tensor) -> Batch:
-        """The captions of `rows` (int64), padding trimmed."""
-        graphs = self.graphs.select(rows)
-        nodes, tokens = graphs.mask.shape[1], int(self.lengths[rows].max())
-        return Batch(
-            regions=self.regions[rows, :nodes],
-            image=self.image[rows],
-            graphs=graphs,
-            captions=self.captions[rows, :tokens],
-            lengths=self.lengths[rows],
-            names=self.names[rows, :nodes],
-            named=self.named[rows, :tokens, :nodes],
-        )
-
-
-class CaptionSource(ABC):
-    """Captions with what they describe, read in batches in any order."""
-
-    captions: Tensor
-    """Whole numbers (captions, T): ids, padded with EOS."""
-    lengths: Tensor
-    """int64 (captions,)"""
-    region_of: Tensor
-    """int64 (captions,)"""
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    @abstractmethod
-    def inputs(self, regions: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor, GraphBatch]:
-        """Region features (B, N, size), image features (B, size) and structure of regions (B,)."""
-
-    @abstractmethod
-    def names_of(self, regions: Tensor, nodes: int) -> Tensor:
-        """int64 (B, nodes): the number of the name of each node of regions (B,), -1 for none; see `name_nodes`."""
-
-    @abstractmethod
-    def named_by(self, rows: Tensor, tokens: int, nodes: int) -> Tensor:
-        """float32 (B, tokens, nodes): the nodes that each token of captions (B,) names, see `align`."""
-
-    def batch(self, rows: Tensor, device: torch.device | str) -> Batch:
-        """The captions of `rows` (B,)."""
-        of = self.region_of[rows]
-        regions, image, graphs = self.inputs(of, device)
-        lengths = self.lengths[rows]
-        tokens = int(lengths.max())
-        return Batch(
-            regions=regions,
-            image=image,
-            graphs=graphs,
-            captions=self.captions[rows, :tokens].long().to(device),
-            lengths=lengths.to(device),
-            names=self.names_of(of, regions.shape[1]).to(device),
-            named=self.named_by(rows, tokens, regions.shape[1]).to(device),
-        )
-
-    def epoch(self, size: int, per_region: int | None, generator: torch.Generator) -> Iterator[Tensor]:
-        """Rows of an epoch's batches, shuffled, captions of like length together.
-
-        Args:
-            size: rows of a batch; the last one may have fewer.
-            per_region: captions drawn of each region; None is all.
-            generator: what draws.
-        """
-        rows = torch.randperm(len(self), generator=generator)
-        if per_region is not None:
-            order = rows[torch.argsort(self.region_of[rows], stable=True)]
-            firsts = torch.searchsorted(self.region_of[order], self.region_of[order])
-            rows = order[torch.arange(len(order)) - firsts < per_region]
-            rows = rows[torch.randperm(len(rows), generator=generator)]
-        # Sorting within a few batches saves steps and still mixes every epoch anew. (Sorting by the size of graphs
-        # saves padding, too, but was seen to cost accuracy.)
-        pools = torch.split(rows, size * POOL)
-        parts: list[Tensor] = []
-        for pool in pools:
-            parts += torch.split(pool[torch.argsort(self.lengths[pool], stable=True)], size)
-        for k in torch.randperm(len(parts), generator=generator).tolist():
-            yield parts[k]
-
-
 class CaptionSet(CaptionSource):
     """All captions of some regions, in memory.
 
     Args:
-        regions: their captions and ids.
-        graphs: their role graphs.
-        features: as `extract` made them.
+        regions: their captions, names and ids.
+        graphs: their role graphs, then those of `views`.
+        features: as `extract` made them, of all those graphs.
         vocabulary: words to ids.
         max_tokens: longer captions are cut.
-        aligned: find out which nodes each word names, for the explanation loss.
+        aligned: find out which nodes each word names, for the explanation loss and its measure.
+        views: other graphs along which captions are learnt, too.
     """
 
     def __init__(
@@ -266,8 +165,9 @@ class CaptionSet(CaptionSource):
         max_tokens: int,
         *,
         aligned: bool = False,
+        views: Views | None = None,
     ) -> None:
-        self.regions = regions
+        self._regions = regions
         self.features = features
         self.graphs = collate(graphs)
         encoded = [vocabulary.encode(c, max_tokens) for region in regions for c in region.captions]
@@ -280,27 +180,46 @@ class CaptionSet(CaptionSource):
         """Captions that were too long."""
         assert bool((self.captions[:, 0] == BOS).all())
         nodes = self.graphs.mask.shape[1]
-        self.named = torch.zeros(*self.captions.shape, nodes, dtype=torch.float16)
+        self.views = views
+        self.seen = torch.arange(len(regions))
+        """int64 (regions,): which of the graphs each region's captions are learnt along."""
         called, self.name_count = name_nodes((region.graph for region in regions), nodes)
         self.names = torch.full((len(regions), nodes), -1)
         for row, numbers in enumerate(called):
             self.names[row, : len(numbers)] = torch.tensor(numbers)
-        row = 0
-        for region in regions if aligned else ():
-            for caption in region.captions:
-                words = caption.split()[: self.captions.shape[1] - 1]
-                self.named[row, 1 : len(words) + 1] = align(words, region.graph, nodes)
-                row += 1
+        self.named = torch.zeros(*self.captions.shape, nodes, dtype=torch.float16)
+        said = [(caption.split(), region) for region in regions for caption in region.captions] if aligned else []
+        for row, (words, region) in enumerate(said):
+            words = words[: self.captions.shape[1] - 1]
+            self.named[row, 1 : len(words) + 1] = align(words, region.graph, nodes)
+
+    @property
+    def regions(self) -> Sequence[Region]:
+        return self._regions
+
+    def begin_epoch(self, epoch: int) -> None:
+        if self.views is not None:
+            dealt = self.views.deal(epoch)
+            own = torch.arange(len(self._regions))
+            self.seen = torch.where(dealt < 0, own, len(self._regions) + dealt)
 
     def inputs(self, regions: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor, GraphBatch]:
-        graphs = self.graphs.select(regions)
-        rows = self.features.starts[regions][:, None] + torch.arange(graphs.mask.shape[1])
+        seen = self.seen[regions]
+        graphs = self.graphs.select(seen)
+        rows = self.features.starts[seen][:, None] + torch.arange(graphs.mask.shape[1])
         rows = rows.masked_fill(~graphs.mask, 0)
-        image = self.features.image[self.features.image_of[regions]]
+        image = self.features.image[self.features.image_of[seen]]
         return self.features.nodes[rows].to(device), image.to(device), graphs.to(device)
 
     def names_of(self, regions: Tensor, nodes: int) -> Tensor:
-        return self.names[regions, :nodes]
+        return self.names[regions, :nodes].masked_fill(self._nameless(regions)[:, None], -1)
 
     def named_by(self, rows: Tensor, tokens: int, nodes: int) -> Tensor:
-        return self.named[rows, :tokens, :nodes].float()
+        nameless = self._nameless(self.region_of[rows])
+        return self.named[rows, :tokens, :nodes].float().masked_fill(nameless[:, None, None], 0)
+
+    def _nameless(self, regions: Tensor) -> Tensor:
+        """bool (B,): whether the graphs of regions (B,) are proposed, so that nobody named their nodes."""
+        if self.views is None:
+            return torch.zeros(len(regions), dtype=torch.bool)
+        return self.seen[regions] >= len(self._regions) + self.views.named

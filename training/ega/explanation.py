@@ -12,9 +12,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from saaa.models.captioner import Captioner
+from training.ega.batches import CaptionSource
+
 ExplanationLoss = Literal["cross_entropy", "kl", "mse", "cosine"]
 EPSILON = 1e-6
 """Keeps the logarithm finite where the attention is nought."""
+BATCH = 64
 
 
 def explanation_cost(attention: Tensor, wanted: Tensor, distance: ExplanationLoss = "cross_entropy") -> Tensor:
@@ -45,3 +49,36 @@ def explanation_cost(attention: Tensor, wanted: Tensor, distance: ExplanationLos
         if distance == "kl":
             apart = apart + torch.special.xlogy(share, share).sum(1)
     return weight * apart
+
+
+def attended(attention: Tensor, wanted: Tensor) -> tuple[int, int]:
+    """How many words are said while attending most to a node that they name, and how many name a node.
+
+    Args:
+        attention, wanted: as for `explanation_cost`. Of nodes attended alike the first counts.
+    """
+    naming = wanted.sum(1) > 0
+    right = wanted[naming].gather(1, attention[naming].argmax(1, keepdim=True)) > 0
+    return int(right.sum()), len(right)
+
+
+@torch.inference_mode()
+def node_accuracy(captioner: Captioner, captions: CaptionSource, device: torch.device | str) -> float | None:
+    """Attention-to-node accuracy: of the caption words that name a node, the share that the captioner, given the words
+    before, says while attending most to a node that they name.
+
+    Args:
+        captioner: on `device`, in evaluation mode.
+        captions: aligned.
+        device: where to compute.
+
+    Returns:
+        0 to 1; None where no word names a node.
+    """
+    right = naming = 0
+    for rows in torch.split(torch.argsort(captions.lengths, stable=True), BATCH):
+        batch = captions.batch(rows, device)
+        taught = captioner.teach(batch.regions, batch.image, batch.graphs, batch.captions, batch.lengths)
+        found = attended(taught.attention, batch.named[taught.rows, taught.steps + 1])
+        right, naming = right + found[0], naming + found[1]
+    return right / naming if naming else None

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from saaa.models.captioner import Captioner, word_cost
+from training.ega.batches import Batch
 from training.ega.config import EgaConfig
-from training.ega.dataset import Batch
 from training.ega.explanation import ExplanationLoss, explanation_cost
 from training.precision import Precision
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from saaa.models.captioner import BOS, EOS, Captioner, CaptionerConfig, collate
 from saaa.scene_graph import Box, Relationship, SceneGraph, SceneObject
-from training.ega.dataset import Batch
+from training.ega.batches import Batch
 from training.ega.objective import SMALLEST_PART, Weights, _keep, count_totals, loss_and_gradients, split
 
 WORDS, NODES, NAMES = 11, 5, 4
