@@ -15,8 +15,8 @@ from datetime import timedelta
 from typing import TypeVar
 
 import torch
-from torch import distributed as dist
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from saaa.errors import OptionInvalid, SaaaError
 

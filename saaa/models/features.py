@@ -208,8 +208,7 @@ class FeatureExtractor(nn.Module):
             mean, scale = getattr(self, f"{name}_mean"), getattr(self, f"{name}_scale")
             deviation, average = torch.std_mean(values.float(), dim=0, correction=0)
             mean += average * scale
-            # A feature that never changes says nothing; leave it at zero instead of blowing up its noise.
-            scale *= torch.where(deviation > 1e-4, deviation, 1.0)
+            scale *= scale_of(deviation)
 
     def describe(self) -> dict[str, Any]:
         """The parts of an archive's config.json: architecture and preprocessing."""
@@ -238,6 +237,12 @@ class FeatureExtractor(nn.Module):
                 **described(config["preprocessing"]),
             )
         )
+
+
+def scale_of(deviation: Tensor) -> Tensor:
+    """What features of such a standard deviation are divided by."""
+    # A feature that never changes says nothing; leave it at zero instead of blowing up its noise.
+    return torch.where(deviation > 1e-4, deviation, 1.0)
 
 
 def _pooling_weights(shape: Sequence[int], boxes: Tensor, grid: int, size: int) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from training.ega.config import EvaluateConfig
 from training.ega.dataset import load_input
 from training.ega.metrics import ObjectWords, cider, count_mentions, derangement, ratio_interval
 from training.ega.published import AnnotationFolder, ImageFolder, Region, Skipped
-from training.ega.train import load_guided
+from training.ega.state import load_guided
 from training.progress import progress
 
 TRAIN_SET = "trn"

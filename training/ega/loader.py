@@ -10,7 +10,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from training.ega.dataset import Batch, CaptionSource
+from training.ega.batches import Batch, CaptionSource
 
 AHEAD = 2
 """Batches that a thread makes ahead, which bridges uneven ones."""

@@ -10,7 +10,7 @@ from saaa.errors import DataError
 from saaa.models.guided import GuidedCaptioner
 from training.ega.config import ArchiveConfig
 from training.ega.imported import import_published
-from training.ega.train import load_guided
+from training.ega.state import load_guided
 
 
 def pack(config: ArchiveConfig) -> str:

@@ -1,356 +1,292 @@
-"""The captioner's training: features once, then teacher forcing on the published sets."""
+"""`saaa-train ega`: features once, then teacher forcing, on one process or on several that torchrun started."""
 
 from __future__ import annotations
 
-import copy
-import json
 import math
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from saaa.errors import CheckpointError, SaaaError
-from saaa.models.captioner import Captioner, CaptionerConfig, Vocabulary, search
-from saaa.models.features import FeatureExtractor
-from saaa.models.guided import GuidedCaptioner
-from training.checkpoint import load_checkpoint, save_checkpoint
-from training.ega.backbone import make_extractor
+from saaa.errors import TrainingDiverged
+from training.agreement import agree, diverged, save_due, stopped
+from training.books import Books, make_folder, open_books
+from training.checkpoint import BEST, LAST
+from training.distributed import World, world
 from training.ega.config import EgaConfig
-from training.ega.dataset import CaptionSet, RegionFeatures, cached
-from training.ega.metrics import cider
-from training.ega.objective import Weights, count_totals, loss_and_gradients
-from training.ega.published import AnnotationFolder, ImageFolder, Region, Skipped
-from training.progress import Curves, curves, progress
-from training.seeding import seed_everything
-
-VALIDATION_BATCH = 64
+from training.ega.batches import Batch
+from training.ega.loader import batches
+from training.ega.objective import Totals, Weights, count_totals, loss_and_gradients
+from training.ega.state import Run, resume, save, set_up
+from training.ega.validation import validate
+from training.files import write_json
+from training.options import save_config
+from training.progress import counter
+from training.stopping import Stop, graceful_stop
 
 
 @dataclass(frozen=True)
-class Validation:
-    """Figures on the validation set."""
+class Row:
+    """A step in steps.csv; two runs that agree in this table agreed in every step."""
 
+    step: int
+    """Steps done, this one included."""
+    epoch: int
+    """1 is the first."""
     loss: float
-    """Mean over tokens, natural logarithm."""
-    cider: float
-    """x 100, greedy captions."""
+    """Of all processes' captions, side tasks included; the caption's part is a mean over words."""
+    lr: float
+    grad_norm: float
+    """Of all gradients together, before clipping."""
+    captions_per_s: float
+    """On all processes together."""
 
 
-def train(config: EgaConfig) -> None:
-    """Train; see `EgaConfig`. Writes best.pt, last.pt, metrics.json, skipped.txt and TensorBoard's curves.
+DRAWN = ("loss", "lr", "captions_per_s")
+"""Columns that are curves, too."""
+
+
+def train(config: EgaConfig) -> dict[str, Any]:
+    """Train a captioner.
+
+    Writes into `config.output_dir`: last.pt after every epoch, every --save_minutes and when stopped (resume from it);
+    best.pt (the best --best_by on val_set so far); config.yaml; steps.csv (a row a step); metrics.json (a row an
+    epoch); skipped.txt (what could not be used, and why); the features; and TensorBoard's files.
+
+    A run that was stopped and resumed gives the weights of one that was not; on the CPU they are equal to the bit.
+
+    Returns:
+        The content of metrics.json.
 
     Raises:
-        DataError: the data are missing or malformed.
-        CheckpointError: the checkpoint to resume does not fit.
+        DataError: the data are missing or malformed, or fewer than one batch.
+        OptionInvalid: an option cannot be met.
         ArchiveError: the backbone's archive cannot be used.
+        CheckpointError: `config.resume` does not fit, or nothing can be written to output_dir.
+        TrainingDiverged: the loss is no longer finite; nonfinite.json names the captions of the step.
+        Stopped: by SIGINT or SIGTERM, after last.pt was written.
     """
-    begun = time.monotonic()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    seed_everything(config.seed)
-    data = load_data(config)
-    trainer = Trainer(config, data)
+    with world(config.device, config.dist_url) as processes:
+        processes.first(lambda: make_folder(config.output_dir))
+        return _train(config, processes)
+
+
+def _train(config: EgaConfig, processes: World) -> dict[str, Any]:
+    started = time.monotonic()
+    run = set_up(config, processes)
     if config.resume is not None:
-        trainer.resume(config.resume)
-    prepared = time.monotonic() - begun
-    print(
-        f"{len(data.train)} captions of {len(data.train.regions)} regions to train on, "
-        f"{len(data.val.regions)} regions to validate; prepared in {prepared:.0f} s"
+        resume(run, config.resume)
+        processes.print(f"resumed after epoch {run.epoch}, step {run.step} of the next")
+    processes.first(lambda: save_config(config, config.output_dir / "config.yaml"))
+    processes.print(
+        f"{len(run.data.train)} captions to train on, {len(run.data.val)} to validate; {run.steps} steps an epoch; "
+        f"prepared in {time.monotonic() - started:.0f} s"
     )
-    with curves(config.log_dir or config.output_dir, purge_step=trainer.step) as board:
-        while trainer.epoch < config.epochs:
-            trainer.run_epoch(board)
-    print(f"best.pt: epoch {trainer.best_epoch}, {config.best_by} {trainer.best:.4g}")
+    with (
+        graceful_stop() as stop,
+        open_books(
+            processes,
+            config.output_dir,
+            Row,
+            drawn=DRAWN,
+            log_dir=config.log_dir,
+            done=run.done,
+            resumed=config.resume is not None,
+        ) as books,
+    ):
+        while not run.over:
+            _train_epoch(run, books, stop)
+            _end_epoch(run, books)
+            asked = agree(processes, stop).signal
+            if asked and not run.over:
+                raise stopped(config.output_dir, asked)
+    if run.best is not None:
+        chosen = f"{config.best_by} {run.best[f'val/{config.best_by}']:.4g}"
+        processes.print(f"{config.output_dir / BEST}: epoch {run.best['epoch']}, {chosen}")
+    return _metrics(run)
+
+
+def _train_epoch(run: Run, books: Books | None, stop: Stop) -> None:
+    """Go through what is left of the current epoch."""
+    config, processes = run.config, run.world
+    run.data.train.begin_epoch(run.epoch)
+    order = run.order()
+    todo = order[run.step :]
+    mine = [rows[processes.rank :: processes.size] for rows in todo]
+    bar = counter(
+        f"epoch {run.epoch + 1}/{config.epochs}",
+        total=sum(map(len, order)),
+        done=sum(map(len, order[: run.step])),
+        unit="caption",
+        show=processes.main,
+    )
+    run.captioner.train()
+    before = time.monotonic()
+    with bar, closing(batches(run.data.train, mine, processes.device, config.num_workers)) as ready:
+        for rows, own, batch in zip(todo, mine, ready, strict=True):
+            lr = run.rate
+            for group in run.optimiser.param_groups:
+                group["lr"] = lr
+            done = _gradients(run, batch)
+            # Before the step, so that weights that went wrong are never saved.
+            agreed = agree(
+                processes,
+                stop,
+                loss=done.loss,
+                # In fp16 a gradient that overflows only makes the scaler skip the step.
+                finite=run.precision.scaled or math.isfinite(done.grad_norm),
+                due=save_due(processes, config.save_minutes, run.saved),
+            )
+            if agreed.diverged:
+                raise _diverged(run, done, own, batch, agreed.loss)
+            run.precision.step(run.parameters, run.optimiser, done.norm, config.clip_grad)
+            if run.average is not None:
+                _follow(run)
+            run.step += 1
+            now = time.monotonic()
+            run.losses, run.words = run.losses + agreed.loss * done.totals.words, run.words + done.totals.words
+            run.captions, run.seconds = run.captions + len(rows), run.seconds + now - before
+            bar.update(len(rows))
+            bar.set_postfix(loss=f"{run.losses / run.words:.3f}", refresh=False)
+            if books is not None:
+                rate = len(rows) / (now - before)
+                books.step(Row(run.done, run.epoch + 1, agreed.loss, lr, done.grad_norm, rate))
+            before = now
+            if agreed.save or agreed.signal:
+                save(run, LAST)
+            if agreed.signal:
+                raise stopped(config.output_dir, agreed.signal)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
-    """What is trained on."""
+class Done:
+    """The gradients of a step."""
 
-    extractor: FeatureExtractor
-    vocabulary: Vocabulary
-    train: CaptionSet
-    val: CaptionSet
-
-
-def load_data(config: EgaConfig) -> Data:
-    """Read the annotations, find the images, make or read the features."""
-    config.output_dir.mkdir(parents=True, exist_ok=True)
-    skipped = Skipped()
-    annotations = AnnotationFolder(config.annotations or config.data_path / "annotations")
-    vocabulary = annotations.vocabulary()
-    regions = {split: annotations.regions(split, skipped) for split in (config.train_set, config.val_set)}
-    names = {region.file_name for part in regions.values() for region in part}
-    folder = ImageFolder(config.images or config.data_path, names)
-    regions = {split: folder.keep_found(part, skipped) for split, part in regions.items()}
-    (config.output_dir / "skipped.txt").write_text("".join(f"{line}\n" for line in skipped.reasons))
-    if skipped.reasons:
-        print(skipped.summary())
-
-    extractor = make_extractor(config).to(config.device)
-    sets: dict[str, tuple[list[Region], Any, RegionFeatures]] = {}
-    for split, part in regions.items():
-        graphs = [region.graph.role_graph(config.max_nodes) for region in part]
-        cut = sum(len(region.graph.nodes()) > config.max_nodes for region in part)
-        if cut:
-            print(f"{split}: {cut} graphs were cut to {config.max_nodes} nodes")
-        raw = cached(config.output_dir / "features" / split, extractor, part, graphs, folder)
-        sets[split] = (part, graphs, raw)
-    _, _, raw = sets[config.train_set]
-    extractor.standardise_by(raw.nodes.to(config.device), raw.image.to(config.device))
-    made = {
-        split: CaptionSet(
-            part,
-            graphs,
-            standardised(raw, extractor),
-            vocabulary,
-            config.max_tokens,
-            aligned=split == config.train_set and config.explanation_weight > 0,
-        )
-        for split, (part, graphs, raw) in sets.items()
-    }
-    for split, captions in made.items():
-        if captions.cut:
-            print(f"{split}: {captions.cut} captions were cut to {config.max_tokens} tokens")
-    return Data(extractor=extractor, vocabulary=vocabulary, train=made[config.train_set], val=made[config.val_set])
+    loss: float
+    """This process's part."""
+    totals: Totals
+    """Of all processes."""
+    norm: Tensor
+    """Of all gradients; on the device, and as a number."""
+    grad_norm: float
 
 
-def standardised(raw: RegionFeatures, extractor: FeatureExtractor) -> RegionFeatures:
-    """Features as the extractor now gives them, from those it gave before `standardise_by`."""
-    nodes = (raw.nodes - extractor.region_mean.cpu()) / extractor.region_scale.cpu()
-    image = (raw.image - extractor.image_mean.cpu()) / extractor.image_scale.cpu()
-    return RegionFeatures(nodes=nodes, starts=raw.starts, image=image, image_of=raw.image_of)
+def _gradients(run: Run, batch: Batch | None) -> Done:
+    """Give the parameters the gradients of all processes' captions together.
 
-
-class Trainer:
-    """One run: model, optimiser and where it stands."""
-
-    def __init__(self, config: EgaConfig, data: Data) -> None:
-        self.config = config
-        self.data = data
-        self.captioner = Captioner(
-            CaptionerConfig(
-                vocabulary_size=len(data.vocabulary),
-                region_size=data.extractor.region_size,
-                global_size=data.extractor.image_size,
-                width=config.width,
-                layers=config.layers,
-                max_nodes=config.max_nodes,
-                max_words=config.max_tokens - 1,
-                dropout=config.dropout,
-            )
-        ).to(config.device)
-        # Only a means of training: it is no part of the captioner.
-        self.naming = nn.Linear(config.width, max(1, data.train.name_count)).to(config.device)
-        self.average = copy.deepcopy(self.captioner).requires_grad_(False) if config.ema else None
-        self.parameters = [*self.captioner.parameters(), *self.naming.parameters()]
-        decayed = [p for p in self.parameters if p.ndim > 1]
-        others = [p for p in self.parameters if p.ndim <= 1]
-        self.optimiser = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": config.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=config.lr,
-        )
-        rows = len(data.train.regions) * (config.captions_per_region or 0) or len(data.train)
-        self.steps_per_epoch = math.ceil(min(rows, len(data.train)) / config.batch_size)
-        self.parts = torch.get_num_threads() if torch.device(config.device).type == "cpu" else 1
-        self.pool = (
-            ThreadPoolExecutor(self.parts, initializer=torch.set_num_threads, initargs=(1,)) if self.parts > 1 else None
-        )
-        self.epoch = 0
-        self.step = 0
-        self.best = math.nan
-        self.best_epoch = 0
-        self.history: list[dict[str, float]] = []
-
-    @property
-    def served(self) -> Captioner:
-        """The weights that are evaluated and kept."""
-        return self.captioner if self.average is None else self.average
-
-    def run_epoch(self, board: Curves) -> None:
-        """Train one epoch, validate when it is time, write checkpoints."""
-        config = self.config
-        begun = time.monotonic()
-        # Not part of the saved state: an epoch's order follows from its number alone.
-        order = torch.Generator().manual_seed(config.seed * 1_000_003 + self.epoch)
-        parts = self.data.train.epoch(config.batch_size, config.captions_per_region, order)
-        total = tokens = 0.0
-        self.captioner.train()
-        for rows in progress(parts, f"epoch {self.epoch + 1}/{config.epochs}", total=self.steps_per_epoch):
-            loss, count = self.train_on(rows)
-            total, tokens = total + loss * count, tokens + count
-            self.step += 1
-        self.epoch += 1
-        figures = {"train/loss": total / tokens, "train/lr": self.rate(self.step)}
-        line = f"epoch {self.epoch}: train loss {total / tokens:.3f}"
-        if self.epoch % config.val_every == 0 or self.epoch == config.epochs:
-            found = validate(self.served, self.data.val, self.data.vocabulary, config.device)
-            figures |= {"val/loss": found.loss, "val/cider": found.cider}
-            line += f", val loss {found.loss:.3f}, val CIDEr {found.cider:.1f}"
-            value = found.cider if config.best_by == "cider" else -found.loss
-            if not value <= (self.best if config.best_by == "cider" else -self.best):
-                self.best, self.best_epoch = getattr(found, config.best_by), self.epoch
-                save_checkpoint(config.output_dir / "best.pt", "ega", self.content(figures))
-        print(f"{line} ({time.monotonic() - begun:.1f} s)", flush=True)
-        board.add(self.step, figures)
-        self.history.append({"epoch": self.epoch, "step": self.step, **figures})
-        _write_json(config.output_dir / "metrics.json", {"epochs": self.history, "best_epoch": self.best_epoch})
-        save_checkpoint(config.output_dir / "last.pt", "ega", self.content(figures) | self.progress())
-
-    def train_on(self, rows: Tensor) -> tuple[float, int]:
-        """One step on captions `rows`; gives the loss and the number of tokens.
-
-        Raises:
-            SaaaError: the loss is no longer a number.
-        """
-        config = self.config
-        batch = self.data.train.batch(rows, config.device)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate(self.step)
-        weights = Weights.at(config, self.step / self.steps_per_epoch)
-        value, gradients = loss_and_gradients(
-            self.captioner,
-            self.naming,
+    Means are over the whole batch, so what they are divided by is added up before; losses and gradients then just add
+    up, and two processes do what one does with twice the batch.
+    """
+    weights = Weights.at(run.config, run.done / run.steps)
+    own = Totals(0, 0, 0) if batch is None else count_totals(batch, weights)
+    totals = Totals(*run.world.total(own))
+    loss = 0.0
+    gradients: list[Tensor | None] = [None] * len(run.parameters)
+    if batch is not None:
+        loss, gradients = loss_and_gradients(
+            run.captioner,
+            run.naming,
             batch,
             weights,
-            count_totals(batch, weights),
-            seed=(config.seed, self.step),
-            parts=self.parts,
-            pool=self.pool,
+            totals,
+            seed=(run.config.seed, run.done, run.world.rank),
+            parts=run.parts,
+            pool=run.pool,
+            precision=run.precision,
         )
-        if not math.isfinite(value):
-            raise SaaaError(f"The loss is {value} at step {self.step}; lower --lr or set --clip_grad.")
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient
-        if config.clip_grad is not None:
-            nn.utils.clip_grad_norm_(self.parameters, config.clip_grad)
-        self.optimiser.step()
-        if self.average is not None:
-            # Early on the average follows quickly, so that it does not remember the random start.
-            decay = min(config.ema, (1 + self.step) / (10 + self.step))
-            with torch.no_grad():
-                torch._foreach_lerp_(list(self.average.parameters()), list(self.captioner.parameters()), 1 - decay)
-        return value, int(batch.lengths.sum()) - len(batch)
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step."""
-        config = self.config
-        warm, last = config.warmup_epochs * self.steps_per_epoch, config.epochs * self.steps_per_epoch
-        if step < warm:
-            return config.lr * (step + 1) / warm
-        if config.schedule == "constant":
-            return config.lr
-        return config.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, last - warm))))
-
-    def content(self, figures: dict[str, float]) -> dict[str, Any]:
-        """The model as a checkpoint holds it; `load_guided` reads it."""
-        guided = GuidedCaptioner(self.data.extractor, self.served, self.data.vocabulary)
-        recipe = {
-            key: value if isinstance(value, int | float | str | type(None)) else str(value)
-            for key, value in asdict(self.config).items()
-        }
-        return {
-            "features": self.data.extractor.describe(),
-            "captioner": asdict(self.captioner.config),
-            "vocabulary": list(self.data.vocabulary.words),
-            "weights": guided.state_dict(),
-            "epoch": self.epoch,
-            "figures": figures,
-            "recipe": recipe,
-            "regions": len(self.data.train.regions),
-            "captions": len(self.data.train),
-        }
-
-    def progress(self) -> dict[str, Any]:
-        """What resuming needs beside the model."""
-        return {
-            "raw": self.captioner.state_dict(),
-            "naming": self.naming.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "best": self.best,
-            "best_epoch": self.best_epoch,
-            "history": self.history,
-        }
-
-    def resume(self, path: Path) -> None:
-        """Go on where a run that wrote `path` (its last.pt) stood.
-
-        Raises:
-            CheckpointError: it cannot be read, or belongs to another model or vocabulary.
-        """
-        content = load_checkpoint(path, "ega")
-        if "optimiser" not in content:
-            raise CheckpointError(f"{path} holds a model only; resume from last.pt.")
-        if content["vocabulary"] != list(self.data.vocabulary.words):
-            raise CheckpointError(f"{path} was trained with another vocabulary.")
-        if content["captioner"] != asdict(self.captioner.config):
-            raise CheckpointError(f"{path} holds a captioner of other sizes; give the options of its run.")
-        try:
-            self.captioner.load_state_dict(content["raw"])
-            served = {
-                key.removeprefix("captioner."): value
-                for key, value in content["weights"].items()
-                if key.startswith("captioner.")
-            }
-            self.served.load_state_dict(served if self.average is not None else content["raw"])
-            self.naming.load_state_dict(content["naming"])
-            self.optimiser.load_state_dict(content["optimiser"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{path} does not fit: {error}") from error
-        self.epoch, self.step = content["epoch"], content["step"]
-        self.best, self.best_epoch = content["best"], content["best_epoch"]
-        self.history = content["history"]
-        print(f"resumed after epoch {self.epoch}")
+    added = []
+    for parameter, gradient in zip(run.parameters, gradients, strict=True):
+        # Nought, not nothing: the processes must send each other the same.
+        parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient
+        added.append(parameter.grad)
+    run.world.add_up(added)
+    norm = run.precision.norm(run.parameters, run.optimiser)
+    return Done(loss=loss, totals=totals, norm=norm, grad_norm=float(norm))
 
 
-@torch.inference_mode()
-def validate(captioner: Captioner, captions: CaptionSet, vocabulary: Vocabulary, device: str) -> Validation:
-    """Loss over all captions and CIDEr of greedy ones."""
-    captioner.eval()
-    total, tokens = 0.0, 0
-    for rows in torch.split(torch.argsort(captions.lengths, stable=True), VALIDATION_BATCH):
-        batch = captions.batch(rows, device)
-        taught = captioner.teach(batch.regions, batch.image, batch.graphs, batch.captions, batch.lengths)
-        total += float(captioner.loss(taught)) * len(taught.targets)
-        tokens += len(taught.targets)
-    said: list[tuple[str, ...]] = []
-    for part in torch.split(torch.arange(len(captions.regions)), VALIDATION_BATCH):
-        state, guide = captioner.begin(*captions.inputs(part, device))
-        found = search(captioner.decoder, state, guide, width=1, max_words=captioner.config.max_words)
-        said += [vocabulary.decode(ids[0]) for ids in found.tokens.tolist()]
-    scores = cider(said, [region.captions for region in captions.regions])
-    return Validation(total / tokens, float(scores.mean()))
+@torch.no_grad()
+def _follow(run: Run) -> None:
+    """Let the moving average follow the weights; early on quickly, so that it does not remember the random start."""
+    assert run.average is not None
+    decay = min(run.config.ema, (1 + run.done) / (10 + run.done))
+    torch._foreach_lerp_(list(run.average.parameters()), list(run.captioner.parameters()), 1 - decay)
 
 
-def load_guided(path: Path) -> tuple[GuidedCaptioner, dict[str, Any]]:
-    """The captioner of a checkpoint (best.pt or last.pt) and the checkpoint's content.
+@torch.no_grad()
+def _diverged(run: Run, done: Done, rows: Tensor, batch: Batch | None, loss: float) -> TrainingDiverged:
+    """Write nonfinite.json, the captions that the network's output is not finite for (all of the step, when it is only
+    the gradient that is not), and give the error."""
 
-    Raises:
-        CheckpointError: it cannot be read or does not describe a captioner.
-    """
-    content = load_checkpoint(path, "ega")
-    try:
-        guided = GuidedCaptioner(
-            FeatureExtractor.described(content["features"]),
-            Captioner(CaptionerConfig(**content["captioner"])),
-            Vocabulary(tuple(content["vocabulary"])),
-        )
-        guided.load_state_dict(content["weights"])
-    except (KeyError, TypeError, RuntimeError, SaaaError) as error:
-        raise CheckpointError(f"{path} does not describe a usable captioner: {error}") from error
-    return guided.requires_grad_(False), content
+    def captions(by_loss: bool) -> list[dict[str, str]]:
+        if batch is None:
+            return []
+        taught = run.captioner.teach(batch.regions, batch.image, batch.graphs, batch.captions, batch.lengths)
+        bad = torch.zeros(len(batch), dtype=torch.bool)
+        bad[taught.rows[~taught.hidden.isfinite().all(1)].cpu()] = True
+        named = rows[bad] if by_loss and (bad.any() or math.isfinite(done.loss)) else rows
+        source = run.data.train
+        found = []
+        for row in named.tolist():
+            region = source.regions[int(source.region_of[row])]
+            said = int((source.region_of[:row] == source.region_of[row]).sum())
+            found.append({"image": region.image_id, "region": region.region_id, "caption": region.captions[said]})
+        return found
+
+    return diverged(
+        run.world,
+        run.config.output_dir,
+        epoch=run.epoch + 1,
+        step=run.step + 1,
+        agreed=loss,
+        finite=math.isfinite(done.loss),
+        what="captions",
+        suspects=captions,
+        advice="Lower --lr, or set --clip_grad 1.",
+    )
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(json.dumps(content, indent=1) + "\n")
-    aside.replace(path)
+def _end_epoch(run: Run, books: Books | None) -> None:
+    """Validate when it is time, keep the checkpoints, tell the user."""
+    config, data = run.config, run.data
+    row = {
+        "epoch": run.epoch + 1,
+        "step": run.done,
+        "train/loss": run.losses / run.words,
+        "train/lr": run.optimiser.param_groups[0]["lr"],
+    }
+    line = f"epoch {run.epoch + 1}/{config.epochs}: train loss {row['train/loss']:.3f}"
+    if (run.epoch + 1) % config.val_every == 0 or run.epoch + 1 == config.epochs:
+        found = validate(run.served, data.val, data.vocabulary, run.world)
+        if not math.isfinite(found.loss):
+            raise TrainingDiverged(
+                f"After epoch {run.epoch + 1} the network's output is not finite; lower --lr, or set --clip_grad 1."
+            )
+        row |= {"val/loss": found.loss, "val/cider": found.cider}
+        line += f", val loss {found.loss:.3f}, val CIDEr {found.cider:.1f}"
+        if found.node_accuracy is not None:
+            row["val/node_accuracy"] = found.node_accuracy
+            line += f", val node accuracy {found.node_accuracy:.3f}"
+    run.history.append(row)
+    run.epoch, run.step, run.losses, run.words = run.epoch + 1, 0, 0.0, 0.0
+    if books is not None:
+        books.add(run.done, {name: value for name, value in row.items() if name.startswith("val/")})
+    if run.best is row:
+        save(run, BEST)
+    save(run, LAST)
+    run.world.first(lambda: write_json(config.output_dir / "metrics.json", _metrics(run)))
+    run.world.print(line)
+
+
+def _metrics(run: Run) -> dict[str, Any]:
+    """Sum the run up."""
+    return {
+        "epochs": run.history,
+        "best": run.best,
+        "best_epoch": None if run.best is None else run.best["epoch"],
+        "captions_per_s": run.captions / run.seconds if run.seconds else None,
+    }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,17 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saaa.errors import DataError
-from saaa.models.captioner.vocabulary import EOS, UNK, Vocabulary
+from saaa.models.captioner.vocabulary import EOS, Vocabulary
 from training.ega.alignment import align, name_nodes
+from training.ega.noticed import noticed, read_text
 from training.ega.published import AnnotationFolder, Region, Skipped
-from training.features.layout import GLOBAL, BoxKey, ImageFeatures, read_global, read_image
+from training.features.layout import GLOBAL, RUN, BoxKey, ImageFeatures, read_global, read_image
 from training.features.layout import REGIONS as REGION_FEATURES
 from training.pack.config import PackConfig
 from training.pack.layout import ARRAYS, FEATURES, FORMAT, HEAD, REGIONS, SKIPPED, WORDS
+from training.pack.moments import Moments
 from training.progress import progress
-
-NAMED = 20
-"""The most frequent unknown words that pack.json lists."""
 
 
 def pack(config: PackConfig) -> dict[str, Any]:
@@ -81,6 +79,8 @@ class _Columns:
     nodes: list[NDArray[np.int64]] = field(default_factory=list)
     edges: list[NDArray[np.int64]] = field(default_factory=list)
     regions: list[Region] = field(default_factory=list)
+    moments: Moments = field(default_factory=Moments)
+    """Of the features of all nodes."""
     rows: int = 0
     """Of features, written so far."""
     region_size: int = 0
@@ -120,7 +120,7 @@ def _pack_split(
         raise DataError(f"No region of the split {split} can be packed. {skipped.summary()}.")
     report = _write(columns, config, vocabulary, folder)
     (folder / SKIPPED).write_text("".join(f"{reason}\n" for reason in skipped.reasons), encoding="utf-8")
-    report = {"format": FORMAT, "split": split, **report, "skipped": len(skipped.reasons)}
+    report = {"format": FORMAT, "split": split, **report, "features": _origin(config), "skipped": len(skipped.reasons)}
     report["first_skipped"] = skipped.reasons[:3]
     (folder / HEAD).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return report
@@ -143,7 +143,7 @@ def _add_image(
     boxes = _Boxes(stored, config.box_tolerance)
     written: dict[int, int] = {}
     """Row of the stored features to row of the cache."""
-    begun = len(columns.regions)
+    first, begun = columns.rows, len(columns.regions)
     for region in group:
         graph = region.graph.role_graph(config.max_nodes)
         keys = [(int(a), int(b), int(c) - 1, int(d) - 1) for a, b, c, d in graph.boxes]
@@ -167,6 +167,8 @@ def _add_image(
     if len(columns.regions) > begun:
         columns.image.append(image)
         columns.region_size = stored.features.shape[1]
+        times = np.bincount(np.concatenate([nodes[:, 0] for nodes in columns.nodes[begun:]]) - first)
+        columns.moments.add(stored.features[list(written)], times)
 
 
 class _Boxes:
@@ -213,6 +215,8 @@ def _write(columns: _Columns, config: PackConfig, vocabulary: Vocabulary, folder
     numbers = np.concatenate([np.array(n, np.int64) for n in called])[:, None]
     arrays: dict[str, NDArray[Any]] = {
         "image": np.stack(columns.image),
+        "region_moments": columns.moments.finish(),
+        "image_moments": Moments().add(np.stack(columns.image), np.ones(len(columns.image), np.int64)).finish(),
         "image_of": np.array(columns.image_of, np.int32),
         "nodes": np.concatenate([np.concatenate(columns.nodes), numbers], axis=1).astype(np.int32),
         "node_starts": _starts(columns.nodes),
@@ -232,8 +236,6 @@ def _write(columns: _Columns, config: PackConfig, vocabulary: Vocabulary, folder
             record = {"image_id": region.image_id, "region_id": region.region_id, "captions": region.captions}
             lines.write(json.dumps({**record, "graph": region.graph.to_region()}, ensure_ascii=False) + "\n")
     (folder / WORDS).write_text(json.dumps(vocabulary.words, ensure_ascii=False) + "\n", encoding="utf-8")
-    said = Counter(word for region in regions for caption in region.captions for word in caption.split())
-    unknown = Counter({word: count for word, count in said.items() if vocabulary.ids.get(word, UNK) == UNK})
     return {
         "images": len(columns.image),
         "regions": len(regions),
@@ -244,14 +246,26 @@ def _write(columns: _Columns, config: PackConfig, vocabulary: Vocabulary, folder
         "image_size": arrays["image"].shape[1],
         "names": names,
         "max_nodes": config.max_nodes,
-        "max_tokens": config.max_tokens,
         "graphs_cut": columns.cut,
-        "captions_cut": sum(ids[-1] != EOS for ids in encoded),
         "boxes_inexact": columns.near,
-        "unknown_words": unknown.total(),
-        "words": said.total(),
-        "unknown_most_frequent": dict(unknown.most_common(NAMED)),
+        **read_text(regions, vocabulary, config.max_tokens),
     }
+
+
+def _origin(config: PackConfig) -> dict[str, Any] | None:
+    """What made the features, as `saaa-train features` noted it; None of published ones.
+
+    Raises:
+        DataError: its note cannot be read.
+    """
+    path = config.features / RUN
+    if config.global_features is not None or config.region_features is not None or not path.exists():
+        return None
+    try:
+        made: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["identity"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is not of saaa-train features; remove it if the features are not, either.") from error
+    return made
 
 
 def _named(
@@ -271,19 +285,8 @@ def _starts(parts: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
 
 
 def _summary(report: Mapping[str, Any]) -> str:
-    noticed = [
-        f"{report[key]} {what}"
-        for key, what in (
-            ("graphs_cut", f"graphs cut to {report['max_nodes']} nodes"),
-            ("captions_cut", f"captions cut to {report['max_tokens']} tokens"),
-            ("boxes_inexact", "regions with a box matched inexactly"),
-            ("unknown_words", f"of {report['words']} words unknown"),
-        )
-        if report[key]
-    ]
-    if report["unknown_words"]:
-        noticed[-1] += f" ({', '.join(list(report['unknown_most_frequent'])[:5])})"
+    lines = noticed(report)
     if report["skipped"]:
-        noticed.append(f"skipped {report['skipped']} regions, see {SKIPPED}: {'; '.join(report['first_skipped'])}")
+        lines.append(f"skipped {report['skipped']} regions, see {SKIPPED}: {'; '.join(report['first_skipped'])}")
     counts = f"{report['regions']} regions, {report['captions']} captions, {report['images']} images"
-    return "\n  ".join([counts, *noticed])
+    return "\n  ".join([counts, *lines])

@@ -1,11 +1,13 @@
 """The files of a packed split: flat arrays that can be memory-mapped, with an index from regions to their parts.
 
-pack.json          format, counts and what was noticed, see `training.pack.job`
+pack.json          format, counts and what was noticed, see `training.pack.job`; "features": what made them, or null
 regions.jsonl      {"image_id", "region_id", "captions", "graph"} a region, for evaluation
 words.json         the vocabulary
 skipped.txt        what is not in the cache, and why
 features.f32       float32 (rows, size), little-endian: a row for each box that some node has
+region_moments.npy float64 (2, size): mean and standard deviation of the features of all nodes
 image.npy          float32 (images, size): global features
+image_moments.npy  float64 (2, size), alike
 image_of.npy       int32 (regions,)
 nodes.npy          int32 (nodes, 4): row of features, type, order, number of the name (-1 for none)
 node_starts.npy    int64 (regions + 1,): region r has nodes starts[r] to starts[r + 1]
@@ -21,10 +23,12 @@ named_starts.npy   int64 (captions + 1,)
 
 from __future__ import annotations
 
-FORMAT = 1
+FORMAT = 2
 HEAD, REGIONS, WORDS, SKIPPED, FEATURES = "pack.json", "regions.jsonl", "words.json", "skipped.txt", "features.f32"
 ARRAYS = (
+    "region_moments",
     "image",
+    "image_moments",
     "image_of",
     "nodes",
     "node_starts",

@@ -14,9 +14,11 @@ from saaa.errors import DataError
 from saaa.models.captioner.config import RELATION_TYPES
 from saaa.models.captioner.graphs import GraphBatch
 from saaa.models.captioner.vocabulary import Vocabulary
+from saaa.models.features import scale_of
 from saaa.scene_graph import SceneGraph
-from training.ega.dataset import CaptionSource
+from training.ega.batches import CaptionSource
 from training.ega.published import Region
+from training.ega.standard import Standard
 from training.pack.layout import ARRAYS, FEATURES, FORMAT, HEAD, REGIONS, WORDS
 
 FLOW_EDGES = (0, 1, 2, 4)
@@ -57,6 +59,19 @@ class PackedSet(CaptionSource):
         self.captions = self._arrays["captions"]
         self.lengths = self._arrays["lengths"]
         self.region_of = self._arrays["region_of"]
+        self._standard: Standard | None = None
+
+    def standard(self) -> Standard:
+        """What makes this split's features of mean 0 and deviation 1."""
+        found = {}
+        for name in ("region", "image"):
+            mean, deviation = self._arrays[f"{name}_moments"].float().unbind()
+            found |= {f"{name}_mean": mean, f"{name}_scale": scale_of(deviation)}
+        return Standard(**found)
+
+    def standardise(self, standard: Standard) -> None:
+        """From now on standardise what `inputs` gives; `standard` is where the batches go."""
+        self._standard = standard
 
     @cached_property
     def regions(self) -> list[Region]:
@@ -83,7 +98,10 @@ class PackedSet(CaptionSource):
         relations, flow = self._edges(regions, mask)
         graphs = GraphBatch(types=nodes[..., 1], orders=nodes[..., 2], mask=mask, relations=relations, flow=flow)
         image = a["image"][a["image_of"][regions].long()]
-        return features.to(device), image.to(device), graphs.to(device)
+        features, image = features.to(device), image.to(device)
+        if self._standard is not None:
+            features, image = self._standard.regions(features), self._standard.images(image)
+        return features, image, graphs.to(device)
 
     def _edges(self, regions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The matrices of `saaa.role_graph.RoleGraph` for several regions at once."""
