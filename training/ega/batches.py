@@ -62,6 +62,8 @@ class CaptionSource(ABC):
     """int64 (captions,)"""
     region_of: Tensor
     """int64 (captions,)"""
+    name_count: int
+    """How many numbers of node names there are, see `names_of`."""
     word_weights: Tensor | None = None
     """float32 (captions, T): what each token weighs in the explanation loss, 0 to 1; None is 1 for all."""
 

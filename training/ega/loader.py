@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
@@ -18,7 +18,7 @@ AHEAD = 2
 
 def batches(
     captions: CaptionSource, rows: Sequence[Tensor], device: torch.device, workers: int
-) -> Iterator[Batch | None]:
+) -> Generator[Batch | None]:
     """The batches of `rows`, in their order.
 
     Args:

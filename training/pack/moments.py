@@ -22,10 +22,10 @@ class Moments:
 
     def add(self, rows: NDArray[np.float32], counts: NDArray[np.int64]) -> Self:
         """Add (n, size) rows, one or more, each `counts` (n,) times, at least once."""
-        values = rows.astype(np.float64)
+        values, weights = rows.astype(np.float64), counts.astype(np.float64)
         count = int(counts.sum())
-        mean = counts @ values / count
-        squares = counts @ np.square(values - mean)
+        mean: NDArray[np.float64] = weights @ values / count
+        squares: NDArray[np.float64] = weights @ np.square(values - mean)
         if self._count:
             both, apart = self._count + count, mean - self._mean
             squares += self._squares + np.square(apart) * (self._count * count / both)

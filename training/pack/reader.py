@@ -63,7 +63,7 @@ class PackedSet(CaptionSource):
 
     def standard(self) -> Standard:
         """What makes this split's features of mean 0 and deviation 1."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for name in ("region", "image"):
             mean, deviation = self._arrays[f"{name}_moments"].float().unbind()
             found |= {f"{name}_mean": mean, f"{name}_scale": scale_of(deviation)}

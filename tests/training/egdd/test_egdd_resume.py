@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from saaa.errors import CheckpointError
-from tests.training.egdd.tiny_run import assert_same, losses, options, rows, signalled, still
+from tests.training.egdd.tiny_run import assert_same, options, signalled, still
+from tests.training.runs import losses, rows
 from tests.training.several import together
 from training.checkpoint import load_checkpoint
 from training.egdd import outcome

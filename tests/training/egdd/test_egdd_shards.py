@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from saaa.errors import DataError
-from tests.training.egdd.tiny_run import assert_same, losses, options
+from tests.training.egdd.tiny_run import assert_same, options
+from tests.training.runs import losses
 from training.egdd.config import ShardsConfig
 from training.egdd.data import Listing, find_splits, list_images, load_for_training
 from training.egdd.listing import read_classes

@@ -21,7 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 from saaa import archive
 from saaa.errors import CheckpointError, DataError, TrainingDiverged
 from saaa.models.classifier import Classifier
-from tests.training.egdd.tiny_run import assert_same, losses, options, rows, still, weights
+from tests.training.egdd.tiny_run import assert_same, options, still, weights
+from tests.training.runs import losses, rows
 from tests.training.several import together
 from training import cli
 from training.checkpoint import load_checkpoint

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
+from tests.training.runs import signalled_at
 from training.checkpoint import load_checkpoint
 from training.egdd.config import EgddConfig
 
@@ -66,32 +62,5 @@ def assert_same(one: Path, other: Path) -> None:
     assert not [key for key in first if not torch.equal(first[key], second[key])]
 
 
-def rows(output: Path) -> list[dict[str, str]]:
-    """The table of steps."""
-    with (output / "steps.csv").open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def losses(output: Path) -> list[float]:
-    """The loss of every step."""
-    return [float(row["loss"]) for row in rows(output)]
-
-
-@contextmanager
-def signalled(step: int, number: int, *, rank: str = "") -> Iterator[None]:
-    """Send this process a signal as its `step`-th step begins (1 is the first); in several processes only that of
-    `rank`."""
-    seen = 0
-    begin = torch.optim.AdamW.zero_grad
-
-    def counted(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == step and os.environ.get("RANK", "") == rank:
-            os.kill(os.getpid(), number)
-        begin(self, *args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.optim.AdamW, "zero_grad", counted)
-        yield
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+signalled = partial(signalled_at, torch.optim.AdamW, "zero_grad")
+"""At the beginning of a step."""
