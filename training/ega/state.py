@@ -23,6 +23,7 @@ from training.distributed import World
 from training.ega.batches import CaptionSource
 from training.ega.config import EgaConfig
 from training.ega.data import Data, epoch_size, load_data
+from training.ega.standard import Standard
 from training.precision import Precision
 from training.seeding import seed_everything
 
@@ -251,14 +252,14 @@ def resume(run: Run, path: Path) -> None:
         raise CheckpointError(f"{path} was trained on other captions; resume needs the same.")
     state, recipe = content["training"], _recipe(run.config, run.world)
     try:
-        for name, value in asdict(run.data.standard).items():
-            if not torch.allclose(content["standard"][name], value, rtol=1e-3, atol=1e-4):
-                raise CheckpointError(f"{path} was trained on other features ({name}); resume needs the same.")
         for name in SAME:
             before = content["recipe"][name]
             if before != recipe[name]:
                 what = f"by {before} processes" if name == "world_size" else f"with --{name} {before}"
                 raise CheckpointError(f"{path} was trained {what}, not {recipe[name]}; resume needs the same.")
+        for name, value in asdict(run.data.standard).items():
+            if not torch.allclose(content["standard"][name], value, rtol=1e-3, atol=1e-4):
+                raise CheckpointError(f"{path} was trained on other features ({name}); resume needs the same.")
         run.captioner.load_state_dict(state["captioner"])
         if run.average is not None:
             run.average.load_state_dict(_part(content["weights"], "captioner."))
@@ -298,14 +299,33 @@ def load_guided(path: Path, extractor: FeatureExtractor | None = None) -> tuple[
         else:
             for name, value in content["standard"].items():
                 getattr(extractor, name).copy_(value)
-        captioner = Captioner(CaptionerConfig(**content["captioner"]))
-        captioner.load_state_dict(_part(weights, "captioner."))
-        guided = GuidedCaptioner(extractor, captioner, Vocabulary(tuple(content["vocabulary"])))
+        guided = GuidedCaptioner(extractor, *_captioner(content))
     except CheckpointError:
         raise
     except (KeyError, TypeError, RuntimeError, SaaaError) as error:
         raise CheckpointError(f"{path} does not describe a usable captioner: {error}") from error
     return guided.requires_grad_(False), content
+
+
+def load_captioner(path: Path) -> tuple[Captioner, Vocabulary, Standard]:
+    """The captioner of a checkpoint (BEST or LAST) without its backbone: for features that are there already, and what
+    these are to be standardised by.
+
+    Raises:
+        CheckpointError: it cannot be read or does not describe a captioner.
+    """
+    content = load_checkpoint(path, "ega")
+    try:
+        captioner, vocabulary = _captioner(content)
+        return captioner.eval().requires_grad_(False), vocabulary, Standard(**content["standard"])
+    except (KeyError, TypeError, RuntimeError, SaaaError) as error:
+        raise CheckpointError(f"{path} does not describe a usable captioner: {error}") from error
+
+
+def _captioner(content: dict[str, Any]) -> tuple[Captioner, Vocabulary]:
+    captioner = Captioner(CaptionerConfig(**content["captioner"]))
+    captioner.load_state_dict(_part(content["weights"], "captioner."))
+    return captioner, Vocabulary(tuple(content["vocabulary"]))
 
 
 def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

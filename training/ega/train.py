@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,8 @@ from training.agreement import agree, diverged, save_due, stopped
 from training.books import Books, make_folder, open_books
 from training.checkpoint import BEST, LAST
 from training.distributed import World, world
-from training.ega.config import EgaConfig
 from training.ega.batches import Batch
+from training.ega.config import EgaConfig
 from training.ega.loader import batches
 from training.ega.objective import Totals, Weights, count_totals, loss_and_gradients
 from training.ega.state import Run, resume, save, set_up
@@ -49,7 +50,7 @@ DRAWN = ("loss", "lr", "captions_per_s")
 """Columns that are curves, too."""
 
 
-def train(config: EgaConfig) -> dict[str, Any]:
+def train(config: EgaConfig, *, before: Callable[[], object] | None = None) -> dict[str, Any]:
     """Train a captioner.
 
     Writes into `config.output_dir`: last.pt after every epoch, every --save_minutes and when stopped (resume from it);
@@ -57,6 +58,10 @@ def train(config: EgaConfig) -> dict[str, Any]:
     epoch); skipped.txt (what could not be used, and why); the features; and TensorBoard's files.
 
     A run that was stopped and resumed gives the weights of one that was not; on the CPU they are equal to the bit.
+
+    Args:
+        config: the options.
+        before: what one of the processes does first, such as making the cache.
 
     Returns:
         The content of metrics.json.
@@ -73,6 +78,8 @@ def train(config: EgaConfig) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     with world(config.device, config.dist_url) as processes:
         processes.first(lambda: make_folder(config.output_dir))
+        if before is not None:
+            processes.first(before)
         return _train(config, processes)
 
 
