@@ -160,6 +160,11 @@ class EgaConfig:
             )
         if (self.data_path is None) == (self.cache is None):
             raise OptionInvalid("Give either --data_path FOLDER or --cache FOLDER.", field="data_path")
+        if self.relevance is not None and not self.explanation_weight:
+            raise OptionInvalid(
+                "Relevance ratings weigh words in the explanation loss; switch that on by --explanation_weight 1.",
+                field="relevance",
+            )
         if self.jitter + self.proposed > 1:
             raise OptionInvalid("jitter and proposed together must be at most 1.", field="jitter")
         if self.proposed and self.proposer is None:

@@ -20,7 +20,9 @@ from training.ega.config import EgaConfig
 from training.ega.dataset import CaptionSet, RegionFeatures, cached
 from training.ega.noticed import cut_graphs, noticed, read_text
 from training.ega.published import AnnotationFolder, ImageFolder, Region, Skipped
+from training.ega.relevance import read_ratings, word_weights
 from training.ega.standard import Standard
+from training.ega.views import Views, make_views
 from training.files import whole
 from training.pack.layout import HEAD, SKIPPED
 from training.pack.reader import PackedSet
@@ -45,14 +47,25 @@ def load_data(config: EgaConfig, world: World) -> Data:
     Raises:
         DataError: the data are missing or malformed, or fewer than one batch; or a cache was made of another backbone.
         OptionInvalid: the cache was packed for other limits, or the model gives no feature maps.
-        ArchiveError, CheckpointError: the backbone's weights cannot be used.
+        ArchiveError, CheckpointError: the backbone's weights, or the archive that proposes graphs, cannot be used.
     """
-    return _read_cache(config, world) if config.cache is not None else _read_files(config, world)
-
-
-def _read_files(config: EgaConfig, world: World) -> Data:
-    assert config.data_path is not None
+    ratings = None if config.relevance is None else read_ratings(config.relevance)
     skipped = Skipped()
+    read = _read_files if config.cache is None else _read_cache
+    data = read(config, world, skipped)
+    if ratings is not None:
+        unused = Skipped()
+        data.train.word_weights = word_weights(ratings, data.train, config.max_nodes, unused)
+        used = len(ratings) - len(unused.reasons)
+        line = f"{used} relevance ratings weigh words of {config.train_set}"
+        world.print(f"{line}; {unused.summary()}" if unused.reasons else line)
+        skipped.reasons += unused.reasons
+        _write_skipped(config, world, skipped)
+    return data
+
+
+def _read_files(config: EgaConfig, world: World, skipped: Skipped) -> Data:
+    assert config.data_path is not None
     notes = AnnotationFolder(config.annotations or config.data_path / "annotations")
     vocabulary = notes.vocabulary()
     splits = (config.train_set, config.val_set)
@@ -69,9 +82,15 @@ def _read_files(config: EgaConfig, world: World) -> Data:
 
     extractor = make_extractor(config).to(world.device)
     graphs = {split: [region.graph.role_graph(config.max_nodes) for region in part] for split, part in regions.items()}
-    raw = {split: _features(config, world, extractor, split, regions[split], graphs[split], folder) for split in splits}
+    shown = dict(regions)
+    views = _views(config, world, regions[config.train_set], folder)
+    if views is not None:
+        shown[config.train_set] = [*regions[config.train_set], *views.regions]
+        graphs[config.train_set] += [graph.role_graph(config.max_nodes) for graph in views.graphs]
+    raw = {split: _features(config, world, extractor, split, shown[split], graphs[split], folder) for split in splits}
     trained = raw[config.train_set]
-    extractor.standardise_by(trained.nodes.to(world.device), trained.image.to(world.device))
+    own = trained.nodes[: trained.starts[len(regions[config.train_set])]]
+    extractor.standardise_by(own.to(world.device), trained.image.to(world.device))
     standard = Standard.of(extractor)
     sets = {
         split: CaptionSet(
@@ -81,6 +100,7 @@ def _read_files(config: EgaConfig, world: World) -> Data:
             vocabulary,
             config.max_tokens,
             aligned=split == config.val_set or config.explanation_weight > 0,
+            views=views if split == config.train_set else None,
         )
         for split in splits
     }
@@ -91,6 +111,33 @@ def _read_files(config: EgaConfig, world: World) -> Data:
         train=sets[config.train_set],
         val=sets[config.val_set],
     )
+
+
+def _views(config: EgaConfig, world: World, regions: Sequence[Region], folder: ImageFolder) -> Views | None:
+    """The graphs to learn along beside the true ones; one process proposes them."""
+    if not config.jitter and not config.proposed:
+        return None
+
+    def make() -> Views:
+        return make_views(
+            regions,
+            folder,
+            jitter=config.jitter,
+            proposed=config.proposed,
+            proposer=config.proposer,
+            seed=config.seed,
+            cache=config.output_dir / "features" / "proposed.json",
+        )
+
+    views = world.first(make)
+    if config.proposed:
+        have = int((views.proposed >= 0).sum())
+        few = have < round(config.proposed * len(regions))
+        world.print(
+            f"{config.train_set}: {have} of {len(regions)} regions have a proposed graph"
+            + (f", fewer than the share of {config.proposed:g} asked for: all are used in every epoch" if few else "")
+        )
+    return views
 
 
 def _features(
@@ -119,9 +166,8 @@ def standardised(raw: RegionFeatures, standard: Standard) -> RegionFeatures:
     )
 
 
-def _read_cache(config: EgaConfig, world: World) -> Data:
+def _read_cache(config: EgaConfig, world: World, skipped: Skipped) -> Data:
     assert config.cache is not None
-    skipped = Skipped()
     sets: dict[str, PackedSet] = {}
     for split in (config.train_set, config.val_set):
         folder = config.cache / split
@@ -189,13 +235,17 @@ def _maker(config: EgaConfig, packed: PackedSet) -> FeatureExtractor | None:
 
 
 def _note_skipped(config: EgaConfig, world: World, skipped: Skipped) -> None:
+    _write_skipped(config, world, skipped)
+    if skipped.reasons:
+        world.print(f"{skipped.summary()}; all in {config.output_dir / SKIPPED}")
+
+
+def _write_skipped(config: EgaConfig, world: World, skipped: Skipped) -> None:
     def write() -> None:
-        with whole(config.output_dir / "skipped.txt") as aside:
+        with whole(config.output_dir / SKIPPED) as aside:
             aside.write_text("".join(f"{line}\n" for line in skipped.reasons), encoding="utf-8")
 
     world.first(write)
-    if skipped.reasons:
-        world.print(f"{skipped.summary()}; all in {config.output_dir / 'skipped.txt'}")
 
 
 def epoch_size(captions: Tensor, per_region: int | None) -> int:

@@ -114,11 +114,6 @@ def make_views(
             if max(shared) > 0:
                 best[row] = len(views)
                 views.append((regions[row], found[name]))
-        have = len(views) - moved.numel()
-        print(
-            f"{have} of {len(regions)} regions have a proposed graph"
-            + (f": fewer than the share of {proposed:g} asked for" if have < round(proposed * len(regions)) else "")
-        )
     return Views(
         regions=[region for region, _ in views],
         graphs=[graph for _, graph in views],
