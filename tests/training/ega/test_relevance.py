@@ -3,9 +3,12 @@ import json
 import pytest
 import torch
 
-from saaa.errors import DataError
+from saaa.errors import DataError, OptionInvalid
 from saaa.models.captioner import Vocabulary
 from saaa.scene_graph import Box, Relationship, SceneGraph, SceneObject
+from tests.training.ega.tiny_run import config_for
+from training.distributed import World
+from training.ega.data import load_data
 from training.ega.dataset import CaptionSet, RegionFeatures
 from training.ega.published import Region, Skipped
 from training.ega.relevance import read_ratings, word_weights
@@ -158,3 +161,18 @@ def test_the_rows_of_named_nodes_sum_to_the_weights_of_words(tmp_path, captions)
     assert sums[0].tolist() == pytest.approx([0, 0, 1, 0, 0, 1, 0.2, 0])
     assert sums[1].tolist() == pytest.approx([0, 0, 0, 0, 0, 0.2, 0, 0])  # "Orange" is not "orange"
     assert torch.equal(after[2], before[2])
+
+
+def test_a_run_is_told_which_ratings_are_of_no_use(tiny_world, tmp_path, capsys):
+    (tmp_path / "relevance.json").write_text(
+        json.dumps({"000001": {"0": [{"word": "a", "rating": 2}, {"word": "zebra", "rating": 2}]}})
+    )
+    options = {"relevance": tmp_path / "relevance.json", "explanation_weight": 1.0}
+    data = load_data(config_for(tiny_world, tmp_path, **options), World())
+    assert data.val.word_weights is None
+    assert data.train.word_weights is not None
+    assert float(data.train.word_weights.min()) == pytest.approx(0.6)
+    assert "1 relevance ratings weigh words of trn; skipped 1: rating 1 of region 0" in capsys.readouterr().out
+    assert "rating 1 of region 0 of image 000001: there is no such word" in (tmp_path / "skipped.txt").read_text()
+    with pytest.raises(OptionInvalid, match="--explanation_weight"):
+        config_for(tiny_world, tmp_path, relevance=tmp_path / "relevance.json")
