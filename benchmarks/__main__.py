@@ -6,7 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
-MEASUREMENTS = ("install", "scenes", "agreement", "latency", "attribution", "training egdd", "captioner")
+MEASUREMENTS = ("install", "scenes", "agreement", "latency", "attribution", "training egdd", "captioner", "ega")
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from benchmarks import ega_coco
 from benchmarks.steps import Steps, command, facade
 from saaa.client import Client
 from saaa.report import ReportEntry, write_report
@@ -39,8 +40,6 @@ EGA_WORLD = (
     "--schedule cosine --ema 0.99 --weight_decay 0.05 --feature_dropout 0.2 "
     "--explanation_weight 1.0 --naming_weight 0.5"
 ).split()
-SERVED = {"egdd": "last.pt", "ega": "best.pt"}
-"""EGDD serves the last epoch, because the photographs have no second held-out set to choose one by."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,8 @@ class World:
 
 @dataclass(frozen=True, kw_only=True)
 class Photos:
-    """Photographs: EGDD from ImageNet weights on scenes15; pictures of scenes15/val and coco-mini asked."""
+    """Photographs: EGDD from ImageNet weights on scenes15, EGA on coco-mini; pictures of scenes15/val and coco-mini
+    asked that neither was trained on."""
 
     data: Path = Path("../shared/data")
     output: Path = Path("build/demo-photos")
@@ -73,36 +73,53 @@ def world(config: World) -> None:
     steps, out = Steps(), fresh(config.output)
     scenes, models = out / "world", out / "models"
     with steps.step("the world"):
-        command("saaa-train", "scenes", "--output_dir", scenes, "--seed", config.seed)
+        command("saaa-train", "scenes", "--output_dir", scenes, *seed(config))
     with steps.step("train EGDD"):
         command("saaa-train", "egdd", *EGDD_WORLD, "--data_path", scenes, "--output_dir", out / "egdd", *seed(config))
     with steps.step("train EGA"):
         command("saaa-train", "ega", *EGA_WORLD, "--data_path", scenes, "--output_dir", out / "ega", *seed(config))
     with steps.step("archive and evaluate"):
-        egdd = archive_and_evaluate("egdd", "scenes", out, models, scenes / "test")
-        ega = archive_and_evaluate("ega", "scenes-captioner", out, models, scenes)
+        egdd = archive_and_evaluate("egdd", "scenes", out / "egdd" / "last.pt", models, "--data_path", scenes / "test")
+        ega = archive_and_evaluate(
+            "ega", "scenes-captioner", out / "ega" / "best.pt", models,
+            "--data_path", scenes, "--proposer", models / "scenes.mar",
+        )  # fmt: skip
     analyses = ask(steps, models, list(held_out_scenes(scenes)))
     metrics = {"egdd_accuracy": egdd["accuracy"], **{k: v for k, v in ega.items() if k.startswith("ega_")}}
     finish(steps, out, analyses, metrics, "saaa on the procedural world", MINUTES["world"])
 
 
 def photos(config: Photos) -> None:
-    """Train EGDD on scenes15, serve it, ask about its validation photographs and about COCO photographs with graphs."""
+    """Train EGDD on scenes15 and EGA on coco-mini, serve both, ask about scenes15's validation photographs and about
+    photographs of coco-mini with graphs, which EGA was not trained on.
+
+    Both serve their last epoch: the photographs have no second held-out set to choose one by.
+    """
     for name in ("scenes15", "coco-mini"):
         if not (config.data / name).is_dir():
             raise SystemExit(f"{config.data / name} is missing: give the folder that holds it with DATA=... or --data")
     steps, out = Steps(), fresh(config.output)
-    scenes15, models = config.data / "scenes15", out / "models"
+    scenes15, coco, models = config.data / "scenes15", config.data / "coco-mini", out / "models"
+    with_graphs = list(coco_questions(coco, PHOTOS_SHOWN))
     with steps.step("train EGDD"):
         command(
             "saaa-train", "egdd", *EGDD_PHOTOS, "--data_path", scenes15, "--output_dir", out / "egdd", *seed(config)
         )
+    with steps.step("graphs of COCO's captions"):
+        asked = [question.path.name for question in with_graphs]
+        others = sorted(path.name for path in (coco / "images").iterdir() if path.name not in asked)
+        ega_coco.make_graphs(coco, out / "coco", {"trn": others, ega_coco.HELD: asked})
+    where = ("--data_path", out / "coco", "--images", coco / "images")
+    with steps.step("train EGA"):
+        train = (*ega_coco.RECIPE, "--val_set", ega_coco.HELD, "--val_every", str(ega_coco.EPOCHS))
+        command("saaa-train", "ega", *train, *where, "--output_dir", out / "ega", *seed(config))
     with steps.step("archive and evaluate"):
-        egdd = archive_and_evaluate("egdd", "photos", out, models, scenes15 / "val")
+        data = ("--data_path", scenes15 / "val")
+        egdd = archive_and_evaluate("egdd", "photos", out / "egdd" / "last.pt", models, *data)
+        ega = archive_and_evaluate("ega", "photos-captioner", out / "ega" / "last.pt", models, *where)
     questions = [Question(path) for path in one_of_each_class(scenes15 / "val", PHOTOS_SHOWN)]
-    analyses = ask(steps, models, questions + list(coco_questions(config.data / "coco-mini", PHOTOS_SHOWN)))
-    ega = dict.fromkeys(("ega_object_recall", "ega_cider", "ega_cider_shuffled"))
-    metrics = {"egdd_accuracy": egdd["accuracy"], **ega}
+    analyses = ask(steps, models, questions + with_graphs)
+    metrics = {"egdd_accuracy": egdd["accuracy"], **{k: v for k, v in ega.items() if k.startswith("ega_")}}
     finish(steps, out, analyses, metrics, "saaa on photographs", MINUTES["photos"])
 
 
@@ -119,12 +136,11 @@ def seed(config: World | Photos) -> tuple[str, str]:
     return "--seed", str(config.seed)
 
 
-def archive_and_evaluate(kind: str, name: str, out: Path, models: Path, data: Path) -> dict[str, Any]:
-    """Make the archive of a training run, then measure the archive itself on held-out data."""
-    archive, metrics = models / f"{name}.mar", out / kind / "held_out.json"
-    checkpoint = out / kind / SERVED[kind]
+def archive_and_evaluate(kind: str, name: str, checkpoint: Path, models: Path, *data: str | Path) -> dict[str, Any]:
+    """Make the archive of a checkpoint, then measure the archive itself on held-out data, named as for evaluating."""
+    archive, metrics = models / f"{name}.mar", checkpoint.with_name("held_out.json")
     command("saaa-train", "archive", kind, "--checkpoint", checkpoint, "--output", archive, "--name", name)
-    command("saaa-train", "evaluate", kind, "--archive", archive, "--data_path", data, "--output", metrics)
+    command("saaa-train", "evaluate", kind, "--archive", archive, *data, "--output", metrics)
     result: dict[str, Any] = json.loads(metrics.read_text())
     return result
 
