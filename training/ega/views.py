@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from saaa.scene_graph import Box, SceneGraph
@@ -24,8 +23,8 @@ SPREAD = 0.1
 """Standard deviation of how far a box is moved, in its sides, and of the logarithm of how much it is stretched."""
 FARTHEST = 2.0
 """Standard deviations; a box in the image is thus never moved out of it."""
-CELLS = 64
-"""A side of the grid on which the areas that boxes cover are compared."""
+NEAR = 0.5
+"""Proposed graphs that meet a region's less have more to do with other things than with what its captions say."""
 MOVED, DEALT = 1, 2
 """What draws of chance are for: the same seed gives different ones."""
 
@@ -80,10 +79,10 @@ def make_views(
 ) -> Views:
     """The other graphs of regions.
 
-    A proposed graph speaks of one part of its image, and of the image's regions one is about that part: the one whose
-    boxes cover most nearly the same area. Only its captions are learnt along the proposed graph. Were those of every
-    region of the image, one graph would have to lead to different captions, and the captioner would learn not to
-    listen to graphs. A proposed graph that meets no region of its image is not used.
+    A proposed graph is about some objects of its image, and of the image's regions one comes nearest to that (see
+    `meeting`). Only its captions are learnt along the proposed graph. Were those of every region of the image, one
+    graph would have to lead to different captions, and the captioner would learn not to listen to graphs. For the same
+    reason a proposed graph that comes near none of them (`NEAR`) is not used.
 
     Args:
         regions: what is trained on.
@@ -109,9 +108,9 @@ def make_views(
         for row, region in enumerate(regions):
             rows.setdefault(region.file_name, []).append(row)
         for name, mine in rows.items():
-            shared = [same_area(found[name], regions[row].graph) for row in mine]
-            row = mine[int(np.argmax(shared))]
-            if max(shared) > 0:
+            near = [meeting(found[name], regions[row].graph) for row in mine]
+            row = mine[int(np.argmax(near))]
+            if max(near) >= NEAR:
                 best[row] = len(views)
                 views.append((regions[row], found[name]))
     return Views(
@@ -147,19 +146,17 @@ def _moved(start: int, length: int, by: float, stretched: float) -> tuple[int, i
     return first, max(first + 1, round(middle + half))
 
 
-def same_area(one: SceneGraph, other: SceneGraph) -> float:
-    """Of the area that the boxes of either graph cover, the share that those of both do; 0 to 1."""
-    boxes = [thing.box for graph in (one, other) for thing in graph.objects]
-    scale = CELLS / np.array([max(box.right for box in boxes), max(box.bottom for box in boxes)])
-    first, second = _covered(one, scale), _covered(other, scale)
-    return float((first & second).sum() / (first | second).sum())
+def meeting(one: SceneGraph, other: SceneGraph) -> float:
+    """How well two graphs are about the same objects: the harmonic mean of two shares, 0 to 1.
 
-
-def _covered(graph: SceneGraph, scale: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """bool (CELLS, CELLS): the cells that the boxes touch."""
-    cells = np.zeros((CELLS, CELLS), np.bool_)
-    for thing in graph.objects:
-        left, top = np.floor(np.array([thing.box.x, thing.box.y]) * scale).astype(int)
-        right, bottom = np.ceil(np.array([thing.box.right, thing.box.bottom]) * scale).astype(int)
-        cells[top:bottom, left:right] = True
-    return cells
+    Of each box in either graph that share counts which its best partner in the other graph has, the area that both
+    cover over that of the smaller one: attribution peaks in parts of objects, and is no worse for that.
+    """
+    first, second = (np.array([thing.box.ltrb() for thing in graph.objects], float) for graph in (one, other))
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    common = np.prod(np.maximum(high - low, 0), axis=2)
+    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (first, second)]
+    shares = common / np.minimum(areas[0][:, None], areas[1][None])
+    found, meant = float(shares.max(1).mean()), float(shares.max(0).mean())
+    return 2 * found * meant / (found + meant) if found + meant else 0.0

@@ -19,7 +19,7 @@ from training.ega.dataset import CaptionSet
 from training.ega.proposals import propose_graphs
 from training.ega.published import AnnotationFolder, ImageFolder, Region, Skipped
 from training.ega.train import train
-from training.ega.views import COPIES, FARTHEST, SPREAD, Views, make_views, move, same_area
+from training.ega.views import COPIES, FARTHEST, SPREAD, Views, make_views, meeting, move
 from training.stopping import Stopped
 
 SIDE = 200
@@ -66,13 +66,16 @@ def test_boxes_are_moved_by_a_tenth_of_their_sides():
     assert stretched.std(0) == pytest.approx([0.096, 0.096], rel=0.06)
 
 
-def test_the_same_area_is_what_both_cover():
-    """Hand-solved on a grid: the boxes are whole cells of an image 64 pixels wide."""
-    left, right = Box(0, 0, 32, 64), Box(32, 0, 32, 64)
-    assert same_area(graph_of(left, right), graph_of(Box(0, 0, 64, 64))) == 1
-    assert same_area(graph_of(left), graph_of(right)) == 0
-    assert same_area(graph_of(left), graph_of(left, right)) == 0.5
-    assert same_area(graph_of(left, Box(8, 8, 8, 8)), graph_of(Box(16, 0, 48, 64))) == 0.25
+def test_graphs_meet_as_far_as_their_boxes_share_area():
+    """Solved by hand."""
+    left, right, whole = Box(0, 0, 32, 64), Box(32, 0, 32, 64), Box(0, 0, 64, 64)
+    assert meeting(graph_of(left, right), graph_of(right, left)) == 1
+    assert meeting(graph_of(left), graph_of(right)) == 0
+    assert meeting(graph_of(left), graph_of(whole)) == 1  # part of it
+    # All of the one is in the other, of which it is half the objects: 2 x 1 x 1/2 / (1 + 1/2).
+    assert meeting(graph_of(left), graph_of(left, right)) == pytest.approx(2 / 3)
+    # A quarter of the box 32 x 64 is in the other of the same size, both ways.
+    assert meeting(graph_of(left), graph_of(Box(24, 0, 32, 64))) == 0.25
 
 
 @pytest.fixture(scope="module")
