@@ -1,17 +1,22 @@
-"""Several processes on this machine, as torchrun starts them, without the seconds that torchrun takes."""
+"""Several processes on this machine: by torchrun, or as it starts them without the seconds that it takes."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def together(size: int, work: Callable[[str], Any], folder: Path, *, longest_s: float = 120) -> list[Any]:
@@ -63,3 +68,29 @@ def together(size: int, work: Callable[[str], Any], folder: Path, *, longest_s: 
         pickle.loads(file.read_bytes()) if file.exists() else ChildProcessError(f"exit code {one.exitcode}")
         for file, one in zip(files, processes, strict=True)
     ]
+
+
+@contextmanager
+def torchrun(words: Sequence[str | Path], processes: int = 2) -> Iterator[subprocess.Popen[str]]:
+    """Start `torchrun -m training` with these words on this machine alone; if it still runs at the end, it is ended."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    with subprocess.Popen(
+        [*command, "-m", "training", *map(str, words)],
+        cwd=PROJECT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            # Not kill: torchrun takes its processes along only if it is asked to end.
+            process.terminate()
+
+
+def torchrun_done(words: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
+    """Run torchrun to its end."""
+    with torchrun(words) as process:
+        out, err = process.communicate(timeout=900)
+        return subprocess.CompletedProcess(words, process.returncode, out, err)

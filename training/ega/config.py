@@ -249,8 +249,8 @@ class ArchiveConfig:
     """How to make an archive."""
 
     checkpoint: Path
-    """A checkpoint of `saaa-train ega`: last.pt (the last epoch) or best.pt (the best on val_set). With vocabulary and
-    backbone, one of the published programs."""
+    """A checkpoint of `saaa-train ega`: last.pt (the last epoch) or best.pt (the best on val_set). With vocabulary, one
+    of the published programs."""
     output: Path
     """The .mar file to write."""
     name: str = "ega"
@@ -263,22 +263,17 @@ class ArchiveConfig:
     vocabulary: Path | None = None
     """Published checkpoint: the folder of its int2word.npy and word2int.json."""
     backbone: Path | None = None
-    """Published checkpoint: weights of the backbone that makes its features: a state of torchvision or timm (.pt, .pth,
-    .safetensors), a checkpoint or an archive of `saaa-train egdd`."""
+    """For a checkpoint without one (published, or trained on published features): weights of the backbone that makes
+    its features: a state of torchvision or timm (.pt, .pth, .safetensors), a checkpoint or an archive of
+    `saaa-train egdd`."""
     model: str = "resnet101"
-    """Published checkpoint: the backbone, any timm model with a map of as many channels as its features have."""
+    """With backbone: any timm model with a map of as many channels as the features have."""
     input_size: int = 224
-    """Published checkpoint: width and height of the backbone's input in pixels."""
+    """With backbone: width and height of its input in pixels."""
 
     def __post_init__(self) -> None:
         if self.vocabulary is not None and self.backbone is None:
             raise OptionInvalid(
                 "A published checkpoint has no backbone; give the weights of resnet101 (or of --model) by --backbone.",
                 field="backbone",
-            )
-        if self.vocabulary is None and self.backbone is not None:
-            raise OptionInvalid(
-                "--backbone goes with a published checkpoint; give the folder of its vocabulary by --vocabulary, or "
-                "leave --backbone out.",
-                field="vocabulary",
             )

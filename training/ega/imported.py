@@ -90,15 +90,12 @@ def import_published(
 ) -> tuple[GuidedCaptioner, dict[str, Any]]:
     """A servable captioner of a published checkpoint, and what its model card says.
 
-    The published region features come from a detector that is not public. Here they come from the map of the backbone
-    that has as many channels as the checkpoint's features, pooled in the nodes' boxes and over the image, as they are.
+    The published region features come from a detector that is not public; `stand_in` makes others.
 
     Args:
         path: the checkpoint.
         vocabulary: folder with int2word.npy and, when there, word2int.json.
-        backbone: weights of `model`, as `training.egdd.weights.read_weights` takes them; an archive brings them, too.
-        model: a timm model, resnet101 as published.
-        input_size: width and height of the backbone's input in pixels.
+        backbone, model, input_size: as for `stand_in`.
 
     Raises:
         CheckpointError: checkpoint or weights cannot be read or do not fit.
@@ -114,10 +111,33 @@ def import_published(
             f"{path} knows {config.vocabulary_size} words, int2word.npy of {vocabulary} has {len(words)}; give the "
             "vocabulary that it was trained with."
         )
+    extractor = stand_in(config, backbone=backbone, model=model, input_size=input_size)
+    card = {
+        "recipe": {"checkpoint": "of a published captioner program", "backbone": model},
+        "features": f"{model} at {input_size} pixels in place of the published features, whose extractor is not public",
+    }
+    return GuidedCaptioner(extractor, captioner, words), card
+
+
+def stand_in(config: CaptionerConfig, *, backbone: Path, model: str, input_size: int) -> FeatureExtractor:
+    """What makes features for a captioner that was trained on features nobody can make of an image: the map of a
+    backbone that has as many channels as these, pooled in the nodes' boxes and over the image, as it is.
+
+    Args:
+        config: of the captioner.
+        backbone: weights of `model`, as `training.egdd.weights.read_weights` takes them; an archive brings them, too.
+        model: a timm model, resnet101 as published.
+        input_size: width and height of the backbone's input in pixels.
+
+    Raises:
+        CheckpointError: the weights cannot be read, or no map fits.
+        ArchiveError: the backbone's archive is damaged, or its weights are those of another model.
+        OptionInvalid: the model is unknown to timm.
+    """
     if config.region_size != config.global_size:
         raise CheckpointError(
-            f"{path} reads features of {config.region_size} numbers a region and {config.global_size} an image; one "
-            "backbone's map cannot be both."
+            f"The checkpoint reads features of {config.region_size} numbers a region and {config.global_size} an "
+            "image; one backbone's map cannot be both."
         )
     extractor = FeatureExtractor(
         FeatureConfig(
@@ -132,11 +152,7 @@ def import_published(
     )
     state, _ = read_weights(backbone)
     extractor.load_backbone(state)
-    card = {
-        "recipe": {"checkpoint": "of a published captioner program", "backbone": model},
-        "features": f"{model} at {input_size} pixels in place of the published features, whose extractor is not public",
-    }
-    return GuidedCaptioner(extractor, captioner, words), card
+    return extractor
 
 
 def _level(model: str, channels: int) -> int:

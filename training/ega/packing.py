@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 from saaa import archive
 from saaa.errors import DataError
 from saaa.models.guided import GuidedCaptioner
 from training.ega.config import ArchiveConfig
-from training.ega.imported import import_published
+from training.ega.imported import import_published, stand_in
 from training.ega.state import load_guided
 
 
@@ -52,10 +53,18 @@ def _read(config: ArchiveConfig) -> tuple[GuidedCaptioner, dict[str, Any]]:
             model=config.model,
             input_size=config.input_size,
         )
-    guided, content = load_guided(config.checkpoint)
-    return guided, {
+    bring = None
+    if config.backbone is not None:
+        bring = partial(stand_in, backbone=config.backbone, model=config.model, input_size=config.input_size)
+    guided, content = load_guided(config.checkpoint, bring)
+    facts = {
         "data": {"regions": content["regions"], "captions": content["captions"]},
         "recipe": content["recipe"],
         "epoch": content["epoch"],
         "validation": content["figures"],
     }
+    if bring is not None:
+        facts["features"] = (
+            f"{config.model} at {config.input_size} pixels in place of those trained on, of unknown origin"
+        )
+    return guided, facts

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import math
 import time
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -272,34 +273,38 @@ def resume(run: Run, path: Path) -> None:
         raise CheckpointError(f"{path} does not fit these options: {error}") from error
 
 
-def load_guided(path: Path, extractor: FeatureExtractor | None = None) -> tuple[GuidedCaptioner, dict[str, Any]]:
+def load_guided(
+    path: Path, bring: Callable[[CaptionerConfig], FeatureExtractor] | None = None
+) -> tuple[GuidedCaptioner, dict[str, Any]]:
     """The captioner of a checkpoint (BEST or LAST) and the checkpoint's content.
 
     Args:
         path: the checkpoint.
-        extractor: what makes its features, where the checkpoint does not know.
+        bring: for a checkpoint that was trained on features of unknown origin: gives what makes them, before it
+            standardises.
 
     Raises:
         CheckpointError: it cannot be read or does not describe a captioner, or not exactly one of checkpoint and
-            caller knows what makes its features.
+            caller brings a backbone.
     """
     content = load_checkpoint(path, "ega")
     try:
-        own, weights = content["features"], content["weights"]
-        if own is None and extractor is None:
+        own = content["features"]
+        if own is None and bring is None:
             raise CheckpointError(
                 f"{path} was trained on features that nobody knows how to make of an image; bring a backbone: "
                 "`saaa-train archive ega --backbone WEIGHTS`."
             )
-        if own is not None and extractor is not None:
+        if own is not None and bring is not None:
             raise CheckpointError(f"{path} holds its own backbone; leave --backbone out.")
-        if extractor is None:
+        captioner, vocabulary = _captioner(content)
+        if bring is None:
             extractor = FeatureExtractor.described(own)
-            extractor.load_state_dict(_part(weights, "features."))
+            extractor.load_state_dict(_part(content["weights"], "features."))
         else:
-            for name, value in content["standard"].items():
-                getattr(extractor, name).copy_(value)
-        guided = GuidedCaptioner(extractor, *_captioner(content))
+            extractor = bring(captioner.config)
+            Standard(**content["standard"]).give(extractor)
+        guided = GuidedCaptioner(extractor, captioner, vocabulary)
     except CheckpointError:
         raise
     except (KeyError, TypeError, RuntimeError, SaaaError) as error:

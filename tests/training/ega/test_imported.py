@@ -204,8 +204,6 @@ def test_what_does_not_fit_is_refused(
 def test_vocabulary_and_backbone_go_together(tmp_path: Path) -> None:
     with pytest.raises(OptionInvalid, match="--backbone"):
         ArchiveConfig(checkpoint=tmp_path, output=tmp_path, vocabulary=tmp_path)
-    with pytest.raises(OptionInvalid, match="--vocabulary"):
-        ArchiveConfig(checkpoint=tmp_path, output=tmp_path, backbone=tmp_path)
     with pytest.raises(CheckpointError, match="nothing of it was run"):
         load_published(_pickled(tmp_path / "evil.th"))
 

@@ -1,250 +1,167 @@
-import dataclasses
-import json
+"""Training runs of a tiny captioner: they learn, keep their books, and say what is wrong."""
 
-import numpy as np
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-from saaa import archive
-from saaa.errors import CheckpointError, DataError, OptionInvalid
-from saaa.models.classifier import Classifier, ClassifierConfig
-from saaa.models.guided import GuidedCaptioner
-from tests.training.ega.tiny_world import make
-from training.ega import ArchiveConfig, EgaConfig, EvaluateConfig, evaluate, run
-from training.ega import archive as make_archive
-from training.ega.dataset import CaptionSet, cached, extract, load_input
-from training.ega.evaluation import other_regions
-from training.ega.published import AnnotationFolder, ImageFolder, Skipped
-from training.ega.train import Trainer, load_data, load_guided
-from training.progress import curves
-from training.seeding import seed_everything
-
-SIZES = {"trn": 24, "val": 6, "val_sub": 8}
+from saaa.errors import OptionInvalid
+from tests.training.ega.tiny_run import assert_same, config_for, eventful, load, still
+from tests.training.runs import losses, rows
+from training.checkpoint import load_checkpoint
+from training.cli import main
+from training.distributed import World
+from training.ega.explanation import node_accuracy
+from training.ega.state import load_guided
+from training.ega.train import train
+from training.ega.validation import validate
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("world"), SIZES, pickled=True)
+def finished(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a whole run of 4 epochs of 3 steps."""
+    output = tmp_path_factory.mktemp("finished")
+    train(eventful(tiny_world, output, batch_size=16, epochs=4, warmup_epochs=1, lr=1e-2, val_every=2))
+    return output
 
 
-def config_for(world, folder, **options) -> EgaConfig:
-    defaults = {
-        "model": "test_efficientnet",
-        "levels": (1, 2),
-        "input_size": 64,
-        "width": 16,
-        "epochs": 2,
-        "batch_size": 16,
-        "lr": 3e-3,
-        "threads": 1,
-    }
-    return EgaConfig(**{**defaults, "data_path": world, "output_dir": folder, **options})
-
-
-@pytest.fixture(scope="module")
-def trained(world, tmp_path_factory):
-    """A run of six epochs."""
-    folder = tmp_path_factory.mktemp("trained")
-    run(config_for(world, folder, epochs=6, schedule="cosine", ema=0.9, smoothing=0.1))
-    return folder
-
-
-def test_training_learns_and_leaves_its_files(trained):
-    epochs = json.loads((trained / "metrics.json").read_text())["epochs"]
-    assert [e["epoch"] for e in epochs] == [1, 2, 3, 4, 5, 6]
+def test_training_learns_and_leaves_its_files(finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    epochs = metrics["epochs"]
+    assert [e["epoch"] for e in epochs] == [1, 2, 3, 4]
     assert epochs[-1]["train/loss"] < 0.9 * epochs[0]["train/loss"]
-    assert epochs[-1]["val/loss"] < epochs[0]["val/loss"]
-    assert {"best.pt", "last.pt", "skipped.txt"} <= {path.name for path in trained.iterdir()}
-    assert list(trained.glob("events.out.tfevents.*"))
+    assert [("val/loss" in e, "val/cider" in e, "val/node_accuracy" in e) for e in epochs] == [
+        (False,) * 3,
+        (True,) * 3,
+    ] * 2
+    assert metrics["best"]["val/cider"] == max(e.get("val/cider", 0) for e in epochs)
+    assert metrics["best_epoch"] == metrics["best"]["epoch"] == load_checkpoint(finished / "best.pt", "ega")["epoch"]
+    assert metrics["captions_per_s"] > 0
+    assert "training" not in load_checkpoint(finished / "best.pt", "ega")
+    config = yaml.safe_load((finished / "config.yaml").read_text())
+    assert (config["width"], config["schedule"], config["levels"]) == (16, "cosine", [1, 2])
+    assert (finished / "skipped.txt").read_text() == ""
 
 
-def test_resuming_gives_what_an_uninterrupted_run_gives(world, tmp_path):
-    """Weights, optimiser, random state and schedule all come back: the second epoch is bit for bit the same."""
-    config = config_for(world, tmp_path, ema=0.5, schedule="cosine", captions_per_region=1, naming_weight=0.5)
-    seed_everything(config.seed)
-    data = load_data(config)
-    with curves(tmp_path) as board:
-        whole = Trainer(config, data)
-        whole.run_epoch(board)
-        first = torch.load(tmp_path / "last.pt", weights_only=True)
-        whole.run_epoch(board)
-
-        torch.save(first, tmp_path / "stopped.pt")
-        seed_everything(99)
-        resumed = Trainer(config, data)
-        resumed.resume(tmp_path / "stopped.pt")
-        assert (resumed.epoch, resumed.step) == (1, first["step"])
-        resumed.run_epoch(board)
-    for one, two in ((whole.captioner, resumed.captioner), (whole.served, resumed.served)):
-        assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
-    assert whole.history == resumed.history
+def test_table_of_steps(finished: Path) -> None:
+    table = rows(finished)
+    assert [(int(row["step"]), int(row["epoch"])) for row in table] == [(s, 1 + (s - 1) // 3) for s in range(1, 13)]
+    for step, row in enumerate(table):
+        cosine = 1e-2 * 0.5 * (1 + math.cos(math.pi * (step - 3) / 9))
+        assert float(row["lr"]) == pytest.approx(1e-2 * (step + 1) / 3 if step < 3 else cosine)
+        assert float(row["captions_per_s"]) > 0
+        assert float(row["grad_norm"]) > 0
 
 
-def test_the_explanation_loss_draws_attention_to_the_named_nodes(world, tmp_path):
+def test_curves(finished: Path) -> None:
+    log = EventAccumulator(str(finished)).Reload()
+    assert {"train/loss", "train/lr", "train/captions_per_s", "val/loss", "val/cider", "val/node_accuracy"} == set(
+        log.Tags()["scalars"]
+    )
+    assert [(e.step, e.value) for e in log.Scalars("train/loss")] == [
+        (step, pytest.approx(loss)) for step, loss in enumerate(losses(finished), start=1)
+    ]
+    assert [event.step for event in log.Scalars("val/cider")] == [6, 12]
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_words(tiny_world: Path, tmp_path: Path) -> None:
+    """With weights that stay as they are, and without side tasks, also the loss of all captions at once."""
+    config = still(tiny_world, tmp_path, epochs=1, lr=1e-30, explanation_weight=0.0, naming_weight=0.0, batch_size=20)
+    (epoch,) = train(config)["epochs"]
+    guided, _ = load_guided(tmp_path / "last.pt")
+    data = load(config)
+    found = validate(guided.captioner, data.train, data.vocabulary, World())
+    assert epoch["train/loss"] == pytest.approx(found.loss, rel=1e-5)
+
+
+def test_validation_measures_the_served_weights_on_all_captions(tiny_world: Path, tmp_path: Path) -> None:
+    config = eventful(tiny_world, tmp_path, ema=0.9, epochs=1)
+    (epoch,) = train(config)["epochs"]
+    guided, _ = load_guided(tmp_path / "best.pt")
+    val = load(config).val
+    batch = val.batch(torch.arange(len(val)), "cpu")
+    taught = guided.captioner.teach(batch.regions, batch.image, batch.graphs, batch.captions, batch.lengths)
+    scores = guided.captioner.decoder.score_words(taught.hidden)
+    assert epoch["val/loss"] == pytest.approx(
+        float(torch.nn.functional.cross_entropy(scores, taught.targets)), rel=1e-5
+    )
+    assert epoch["val/node_accuracy"] == pytest.approx(node_accuracy(guided.captioner, val, "cpu"))
+
+
+def test_the_explanation_loss_draws_attention_to_the_named_nodes(tiny_world: Path, tmp_path: Path) -> None:
     found = []
     for name, weight in (("without", 0.0), ("with", 3.0)):
-        config = config_for(
-            world, tmp_path / name, epochs=8, batch_size=8, lr=1e-2, explanation_weight=weight, feature_dropout=0.1
-        )
-        run(config)
-        data = load_data(dataclasses.replace(config, explanation_weight=1.0))
-        guided, _ = load_guided(tmp_path / name / "last.pt")
-        batch = data.train.batch(torch.arange(len(data.train)), "cpu")
-        taught = guided.captioner.teach(batch.regions, batch.image, batch.graphs, batch.captions, batch.lengths)
-        wanted = batch.named[taught.rows, taught.steps + 1]
-        assert 0.5 < float((wanted.sum(1) > 0).float().mean()) < 0.9
-        found.append(float((taught.attention * wanted).sum() / wanted.sum()))
-    assert found[1] > found[0] + 0.05
+        options = {"epochs": 8, "batch_size": 8, "lr": 1e-2, "feature_dropout": 0.1, "val_every": 8}
+        config = config_for(tiny_world, tmp_path / name, explanation_weight=weight, **options)
+        found.append(train(config)["epochs"][-1]["val/node_accuracy"])
+    assert found[1] > found[0] + 0.1
 
 
-def test_equal_seeds_give_equal_models(world, tmp_path):
-    for name in ("one", "two"):
-        run(config_for(world, tmp_path / name, epochs=1))
-    one, two = (load_guided(tmp_path / name / "last.pt")[0].state_dict() for name in ("one", "two"))
-    assert all(torch.equal(one[key], two[key]) for key in one)
+def test_equal_seeds_give_equal_models_and_others_do_not(tiny_world: Path, tmp_path: Path) -> None:
+    for name, seed in (("one", 0), ("two", 0), ("other", 1)):
+        train(eventful(tiny_world, tmp_path / name, epochs=1, seed=seed))
+    assert_same(tmp_path / "one" / "last.pt", tmp_path / "two" / "last.pt")
+    assert losses(tmp_path / "one") != losses(tmp_path / "other")
 
 
-def test_a_checkpoint_of_other_sizes_or_kind_is_refused(world, trained, tmp_path):
-    with pytest.raises(CheckpointError, match="other sizes"):
-        run(config_for(world, tmp_path, width=24, resume=trained / "last.pt"))
-    with pytest.raises(CheckpointError, match=r"resume from last\.pt"):
-        run(config_for(world, tmp_path, resume=trained / "best.pt"))
-    (tmp_path / "noise.pt").write_bytes(b"noise")
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        run(config_for(world, tmp_path, resume=tmp_path / "noise.pt"))
+def test_patience(tiny_world: Path, tmp_path: Path) -> None:
+    """With a learning rate of next to nothing no validation is better than the first."""
+    options: dict[str, Any] = {"lr": 1e-30, "epochs": 9, "val_every": 2, "patience": 2}
+    metrics = train(still(tiny_world, tmp_path, **options))
+    assert [e["epoch"] for e in metrics["epochs"] if "val/loss" in e] == [2, 4, 6]
+    assert (metrics["best_epoch"], len(metrics["epochs"])) == (2, 6)
+    again = train(still(tiny_world, tmp_path, **options, resume=tmp_path / "last.pt"))
+    assert len(again["epochs"]) == 6
 
 
-@pytest.fixture(scope="module")
-def figures(world, trained):
-    return evaluate(
-        EvaluateConfig(
-            data_path=world, checkpoint=trained / "best.pt", output=trained / "figures.json", resamples=200, threads=1
-        )
+def test_best_by_loss(tiny_world: Path, tmp_path: Path) -> None:
+    metrics = train(still(tiny_world, tmp_path, best_by="loss", lr=5e-2, epochs=4))
+    values = [e["val/loss"] for e in metrics["epochs"]]
+    assert metrics["best_epoch"] == 1 + values.index(min(values))
+
+
+@pytest.mark.parametrize(("amp", "tolerance"), [("bf16", 0.05), ("fp16", 0.02)])
+def test_mixed_precision(amp: str, tolerance: float, tiny_world: Path, tmp_path: Path) -> None:
+    for name in (amp, "none"):
+        train(still(tiny_world, tmp_path / name, amp=name, epochs=1))
+    mixed, plain = losses(tmp_path / amp), losses(tmp_path / "none")
+    assert mixed == pytest.approx(plain, rel=tolerance)
+    assert mixed != plain
+
+
+def test_nothing_depends_on_threads_that_make_batches(tiny_world: Path, tmp_path: Path) -> None:
+    for workers in (0, 3):
+        train(eventful(tiny_world, tmp_path / str(workers), num_workers=workers, epochs=1))
+    assert_same(tmp_path / "0" / "last.pt", tmp_path / "3" / "last.pt")
+
+
+def test_two_threads_compute_what_one_does(tiny_world: Path, tmp_path: Path) -> None:
+    for threads in (1, 2):
+        train(still(tiny_world, tmp_path / str(threads), threads=threads, batch_size=48, epochs=3))
+    assert losses(tmp_path / "1") == pytest.approx(losses(tmp_path / "2"), abs=1e-5)
+    torch.set_num_threads(1)
+
+
+def test_the_command(tiny_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (
+        f"ega --data_path {tiny_world} --output_dir {tmp_path / 'out'} --log_dir {tmp_path / 'log'} --batch_size 16 "
     )
-
-
-def test_evaluation_gives_the_named_figures(trained, figures):
-    assert figures["regions"] == 8
-    for name in ("ega_object_recall", "ega_object_precision"):
-        assert 0 <= figures[name] <= 1
-    assert figures["ega_cider"] > 0
-    assert figures["ega_cider_shuffled"] >= 0
-    low, high = figures["ega_cider_ratio_interval"]
-    assert low <= figures["ega_cider_ratio"] <= high
-    written = json.loads((trained / "figures.json").read_text())
-    assert len(written["captions"]) == 8
-    assert all(c["image"] != c["other_graph"]["image"] for c in written["captions"])
-
-
-def test_the_archive_measures_like_its_checkpoint(world, trained, figures, tmp_path):
-    path = tmp_path / "ega.mar"
-    make_archive(
-        ArchiveConfig(checkpoint=trained / "best.pt", output=path, version="2", metrics=trained / "figures.json")
-    )
-    whole = archive.read(path)
-    assert whole.card["metrics"]["ega_cider"] == figures["ega_cider"]
-    assert whole.card["recipe"]["width"] == 16
-    again = evaluate(EvaluateConfig(data_path=world, archive=path, resamples=200))
-    assert again["ega_cider"] == figures["ega_cider"]
-    assert GuidedCaptioner.from_archive(whole).captioner.config.max_words == 24
-
-
-def test_features_are_those_of_serving(world, trained):
-    """What training read from its cache and standardised is what the served model computes of the same picture."""
-    guided, _ = load_guided(trained / "best.pt")
-    seed_everything(0)  # the backbone is random
-    data = load_data(config_for(world, trained))
-
-    regions = data.val.regions
-    folder = ImageFolder(world, {region.file_name for region in regions})
-    pixels, geometry = load_input(folder.paths[regions[2].file_name], guided.features.config)
-    graph = regions[2].graph.role_graph()
-    nodes, image = guided.features(
-        torch.from_numpy(pixels)[None], [torch.from_numpy(geometry.to_input(graph.boxes)).float()]
-    )
-    mine, mine_image, _ = data.val.inputs(torch.tensor([2]), "cpu")
-    assert torch.allclose(nodes, mine[0, : len(graph)], rtol=1e-3, atol=1e-3)
-    assert torch.allclose(image, mine_image, rtol=1e-3, atol=1e-3)
-
-
-def test_the_cache_is_used_only_while_it_fits(world, tmp_path):
-    data = load_data(config_for(world, tmp_path / "out"))
-    regions = AnnotationFolder(world / "annotations").regions("val", Skipped())
-    graphs = [region.graph.role_graph() for region in regions]
-    folder = ImageFolder(world, {region.file_name for region in regions})
-    cache = tmp_path / "cache"
-    first = cached(cache, data.extractor, regions, graphs, folder)
-    np.save(cache / "image.npy", np.zeros_like(first.image.numpy()))  # leaves a trace if the cache is read
-    assert not cached(cache, data.extractor, regions, graphs, folder).image.any()
-    moved = [graph.with_boxes(graph.boxes + 1) for graph in graphs]
-    assert cached(cache, data.extractor, regions, moved, folder).image.any()
-    (cache / "nodes.npy").write_bytes(b"cut")
-    assert torch.equal(cached(cache, data.extractor, regions, moved, folder).image, first.image)
-
-
-def test_extraction_keeps_regions_apart_when_images_repeat(world, tmp_path):
-    """Regions of one image that do not follow each other still get the rows of their own boxes."""
-    data = load_data(config_for(world, tmp_path))
-    regions = AnnotationFolder(world / "annotations").regions("val", Skipped())
-    folder = ImageFolder(world, {region.file_name for region in regions})
-    shuffled = [regions[0], regions[1], regions[0], regions[2]]
-    graphs = [region.graph.role_graph(limit) for region, limit in zip(shuffled, (10, 3, 2, 1), strict=True)]
-    together = extract(data.extractor, shuffled, graphs, folder)
-    for row in range(4):
-        alone = extract(data.extractor, shuffled[row : row + 1], graphs[row : row + 1], folder)
-        mine = together.nodes[together.starts[row] : together.starts[row + 1]]
-        assert torch.allclose(mine, alone.nodes, rtol=1e-4, atol=1e-4)
-        assert torch.allclose(together.image[together.image_of[row]], alone.image[0], rtol=1e-4, atol=1e-4)
-
-
-def test_an_epoch_holds_every_caption_once_or_as_many_as_asked(world, tmp_path):
-    captions: CaptionSet = load_data(config_for(world, tmp_path)).train
-    everything = torch.cat(list(captions.epoch(7, None, torch.Generator().manual_seed(1))))
-    assert sorted(everything.tolist()) == list(range(len(captions)))
-    drawn = torch.cat(list(captions.epoch(7, 1, torch.Generator().manual_seed(1))))
-    assert sorted(captions.region_of[drawn].tolist()) == list(range(24))
-    again = torch.cat(list(captions.epoch(7, 1, torch.Generator().manual_seed(2))))
-    assert set(again.tolist()) != set(drawn.tolist())
-
-
-def test_long_captions_and_graphs_are_cut_and_reported(world, tmp_path, capsys):
-    data = load_data(config_for(world, tmp_path, max_tokens=6, max_nodes=3))
-    assert data.train.captions.shape[1] == 6
-    assert data.train.cut == len(data.train)
-    assert data.train.graphs.mask.shape[1] == 3
+    words += "--width 16 --model test_efficientnet --levels 1 2 --input_size 64 --threads 1 --epochs 1 --patience 3"
+    assert main(words.split()) == 0
     said = capsys.readouterr().out
-    assert "48 captions were cut to 6 tokens" in said
-    assert "24 graphs were cut to 3 nodes" in said
-
-
-def test_the_backbone_of_an_egdd_archive_is_taken(world, tmp_path):
-    torch.manual_seed(5)
-    classifier = Classifier(
-        ClassifierConfig(
-            architecture="test_efficientnet",
-            classes=("a", "b"),
-            input_size=48,
-            mean=(0.4, 0.4, 0.4),
-            std=(0.2, 0.3, 0.2),
-        )
-    )
-    path = tmp_path / "egdd.mar"
-    archive.write(path, classifier.to_archive("egdd", "1", {}))
-    data = load_data(config_for(world, tmp_path, backbone_archive=path))
-    assert data.extractor.config.std == (0.2, 0.3, 0.2)
-    wanted = classifier.net.state_dict()
-    assert torch.equal(data.extractor.backbone.state_dict()["conv_stem.weight"], wanted["conv_stem.weight"])
-
-
-def test_missing_data_is_named(world, tmp_path):
-    with pytest.raises(DataError, match="no annotation folder"):
-        run(config_for(tmp_path / "nowhere", tmp_path))
-    with pytest.raises(DataError, match="absent_names"):
-        run(config_for(world, tmp_path, train_set="absent"))
-    damaged = make(tmp_path / "damaged", {"trn": 2, "val": 2})
-    (damaged / "trn" / "scene" / "000001.jpg").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"000001\.jpg cannot be read as an image"):
-        run(config_for(damaged, tmp_path / "out"))
+    assert "48 captions to train on, 12 to validate; 3 steps an epoch" in said
+    assert "val node accuracy" in said
+    with (tmp_path / "out" / "steps.csv").open() as table:
+        assert len(list(csv.reader(table))) == 4
+    assert list((tmp_path / "log").glob("events.out.tfevents.*"))
 
 
 @pytest.mark.parametrize(
@@ -256,26 +173,13 @@ def test_missing_data_is_named(world, tmp_path):
         {"lr": 0.0},
         {"warmup_epochs": 2.0},
         {"pretrained": "efficientnet_lite0"},
+        {"patience": 0},
+        {"data_path": None},
+        {"jitter": 0.6, "proposed": 0.6},
+        {"proposer": None, "proposed": 0.1},
     ],
 )
-def test_impossible_options_are_refused(world, tmp_path, wrong):
+def test_impossible_options_are_refused(tiny_world: Path, tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(OptionInvalid) as caught:
-        config_for(world, tmp_path, **wrong)
+        config_for(**{"world": tiny_world, "folder": tmp_path, **wrong})
     assert caught.value.field == next(iter(wrong))
-
-
-def test_evaluation_needs_one_model(world, trained):
-    with pytest.raises(OptionInvalid, match="either"):
-        EvaluateConfig(data_path=world)
-    with pytest.raises(OptionInvalid, match="either"):
-        EvaluateConfig(data_path=world, archive=trained, checkpoint=trained)
-
-
-def test_other_regions_are_of_other_images(world):
-    regions = AnnotationFolder(world / "annotations").regions("trn", Skipped())
-    twice = [dataclasses.replace(r, region_id=str(k)) for r in regions for k in range(2)]
-    others = other_regions(twice, seed=3)
-    assert all(one.image_id != two.image_id for one, two in zip(twice, others, strict=True))
-    assert len({(o.image_id, o.region_id) for o in others}) == len(twice)
-    with pytest.raises(DataError, match="needs two"):
-        other_regions(twice[:2], seed=3)

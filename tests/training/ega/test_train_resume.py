@@ -131,9 +131,7 @@ def test_the_scale_of_fp16_is_kept(tiny_world: Path, tmp_path: Path) -> None:
         train(still(tiny_world, tmp_path / "parts", amp="fp16"))
     train(still(tiny_world, tmp_path / "parts", amp="fp16", resume=tmp_path / "parts" / "last.pt"))
     assert_same(tmp_path / "whole" / "last.pt", tmp_path / "parts" / "last.pt")
-    scalers = [
-        load_checkpoint(tmp_path / name / "last.pt", "ega")["training"]["scaler"] for name in ("whole", "parts")
-    ]
+    scalers = [load_checkpoint(tmp_path / name / "last.pt", "ega")["training"]["scaler"] for name in ("whole", "parts")]
     assert scalers[0] == scalers[1] != {}
 
 

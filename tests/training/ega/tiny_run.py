@@ -10,8 +10,11 @@ import torch
 
 from tests.training.runs import signalled_at
 from training.checkpoint import load_checkpoint
+from training.distributed import World
 from training.ega import EgaConfig
 from training.ega import train as trainer
+from training.ega.data import Data, load_data
+from training.seeding import seed_everything
 
 SIZES = {"trn": 24, "val": 6, "val_sub": 8}
 """Pictures of each split, of two captions each."""
@@ -57,6 +60,13 @@ def eventful(world: Path | None, folder: Path, **options: Any) -> EgaConfig:
 def still(world: Path | None, folder: Path, **options: Any) -> EgaConfig:
     """With nothing random but the initial weights and the order."""
     return config_for(world, folder, **{"dropout": 0.0, "explanation_weight": 1.0, "naming_weight": 0.5, **options})
+
+
+def load(config: EgaConfig) -> Data:
+    """The data of a run alone on its machine; the backbone's weights are of chance, but always the same."""
+    seed_everything(config.seed)
+    config.output_dir.mkdir(exist_ok=True)
+    return load_data(config, World())
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:

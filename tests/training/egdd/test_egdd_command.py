@@ -9,11 +9,10 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ import torch
 import yaml
 from PIL import Image
 
+from tests.training import several
 from tests.training.egdd.conftest import draw
 from training.checkpoint import load_checkpoint
 from training.cli import main
@@ -35,30 +35,14 @@ def egdd(data: Path, output: Path, *words: str) -> int:
     return main(["egdd", "--data_path", str(data), "--output_dir", str(output), *SHORT, *words])
 
 
-@contextmanager
-def torchrun(words: Sequence[str | Path], processes: int = 2) -> Iterator[subprocess.Popen[str]]:
-    """Start `torchrun -m training egdd` on this machine alone; if it still runs at the end, it is ended."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    with subprocess.Popen(
-        [*command, "-m", "training", "egdd", *map(str, words)],
-        cwd=PROJECT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            # Not kill: torchrun takes its processes along only if it is asked to end.
-            process.terminate()
+def torchrun(words: Sequence[str | Path], processes: int = 2) -> AbstractContextManager[subprocess.Popen[str]]:
+    """Start `torchrun -m training egdd`."""
+    return several.torchrun(["egdd", *words], processes)
 
 
 def done(words: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
-    """Run torchrun to its end."""
-    with torchrun(words) as process:
-        out, err = process.communicate(timeout=900)
-        return subprocess.CompletedProcess(words, process.returncode, out, err)
+    """Run it to its end."""
+    return several.torchrun_done(["egdd", *words])
 
 
 def rows(output: Path) -> list[dict[str, str]]:
