@@ -11,6 +11,7 @@ from torch import Tensor
 
 from saaa.models.captioner.graphs import GraphBatch
 from training.ega.published import Region
+from training.ega.standard import Standard
 
 POOL = 8
 """Batches whose captions are sorted by length before they are dealt out."""
@@ -64,6 +65,7 @@ class CaptionSource(ABC):
     """int64 (captions,)"""
     name_count: int
     """How many numbers of node names there are, see `names_of`."""
+    _standard: Standard | None = None
     word_weights: Tensor | None = None
     """float32 (captions, T): what each token weighs in the explanation loss, 0 to 1; None is 1 for all."""
 
@@ -76,8 +78,8 @@ class CaptionSource(ABC):
         """What the captions describe; a region's captions follow each other, in its order."""
 
     @abstractmethod
-    def inputs(self, regions: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor, GraphBatch]:
-        """Region features (B, N, size), image features (B, size) and structure of regions (B,)."""
+    def stored(self, regions: Tensor) -> tuple[Tensor, Tensor, GraphBatch]:
+        """Region features (B, N, size), image features (B, size) and structure of regions (B,), as they are kept."""
 
     @abstractmethod
     def names_of(self, regions: Tensor, nodes: int) -> Tensor:
@@ -86,6 +88,18 @@ class CaptionSource(ABC):
     @abstractmethod
     def named_by(self, rows: Tensor, tokens: int, nodes: int) -> Tensor:
         """float32 (B, tokens, nodes): the nodes that each token of captions (B,) names, see `align`."""
+
+    def standardise(self, standard: Standard) -> None:
+        """From now on standardise what `inputs` gives; `standard` is where the batches go."""
+        self._standard = standard
+
+    def inputs(self, regions: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor, GraphBatch]:
+        """What a captioner sees of regions (B,): `stored`, standardised once `standardise` was called."""
+        features, image, graphs = self.stored(regions)
+        features, image = features.to(device), image.to(device)
+        if self._standard is not None:
+            features, image = self._standard.regions(features), self._standard.images(image)
+        return features, image, graphs.to(device)
 
     def begin_epoch(self, epoch: int) -> None:
         """Choose along which graphs the captions of an epoch are learnt, where there is a choice; a function of

@@ -96,7 +96,7 @@ def _read_files(config: EgaConfig, world: World, skipped: Skipped) -> Data:
         split: CaptionSet(
             regions[split],
             graphs[split],
-            standardised(raw[split], standard),
+            raw[split],
             vocabulary,
             config.max_tokens,
             aligned=split == config.val_set or config.explanation_weight > 0,
@@ -104,6 +104,8 @@ def _read_files(config: EgaConfig, world: World, skipped: Skipped) -> Data:
         )
         for split in splits
     }
+    for made in sets.values():
+        made.standardise(standard.to(world.device))
     return Data(
         extractor=extractor,
         standard=standard,
@@ -157,13 +159,6 @@ def _features(
     if world.size > 1:
         world.first(lambda: bool(read()))
     return read()
-
-
-def standardised(raw: RegionFeatures, standard: Standard) -> RegionFeatures:
-    """Features as the captioner sees them."""
-    return RegionFeatures(
-        nodes=standard.regions(raw.nodes), starts=raw.starts, image=standard.images(raw.image), image_of=raw.image_of
-    )
 
 
 def _read_cache(config: EgaConfig, world: World, skipped: Skipped) -> Data:
@@ -224,12 +219,11 @@ def _maker(config: EgaConfig, packed: PackedSet) -> FeatureExtractor | None:
     given = identity(extractor)
     differs = [name for name in given if made.get(name) != given[name]]
     if differs:
-        what = ", ".join(
-            "other weights" if name == "weights" else f"{name} {made.get(name)} (here {given[name]})"
-            for name in differs
-        )
+        # Other options give other weights, too.
+        shown = [f"{name} {made.get(name)} (here {given[name]})" for name in differs if name != "weights"]
         raise DataError(
-            f"{packed.folder}: its features were made with {what}; give the backbone's options of saaa-train features."
+            f"{packed.folder}: its features were made with {', '.join(shown) or 'other weights'}; give the backbone's "
+            "options of saaa-train features."
         )
     return extractor
 

@@ -24,9 +24,12 @@ from training.ega.alignment import align, name_nodes
 from training.ega.batches import CaptionSource
 from training.ega.published import ImageFolder, Region
 from training.ega.views import Views
+from training.files import whole
 from training.progress import progress
 
 EXTRACT_BATCH = 32
+ARRAYS = ("nodes", "starts", "image", "image_of")
+"""Files of a cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,23 +113,33 @@ def cached(
     graphs: Sequence[RoleGraph],
     folder: ImageFolder,
 ) -> RegionFeatures:
-    """As `extract`, read from `cache` (a folder) if it holds the features of just these weights, boxes and
-    images."""
+    """As `extract`, memory-mapped from `cache`, a folder, which is made unless it holds the features of just these
+    weights, boxes and images.
+
+    Raises:
+        DataError: an image cannot be read, or the cache not be written.
+    """
     key = _key(extractor, regions, graphs, folder)
-    files = {name: cache / f"{name}.npy" for name in ("nodes", "starts", "image", "image_of")}
     note = cache / "key.json"
     try:
         if json.loads(note.read_text()) == key:
-            return RegionFeatures(**{name: torch.from_numpy(np.load(file)) for name, file in files.items()})
+            return _read(cache)
     except (OSError, ValueError):
         pass  # there is no cache yet, or not a whole one
-    features = extract(extractor, regions, graphs, folder)
-    cache.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)
-    for name, file in files.items():
-        np.save(file, getattr(features, name).numpy())
-    note.write_text(json.dumps(key))  # last: it says that the rest is whole
-    return features
+    features = extract(extractor, regions, graphs, folder)
+    for name in ARRAYS:
+        with whole(cache / f"{name}.npy") as aside, aside.open("wb") as file:
+            np.save(file, getattr(features, name).numpy())
+    with whole(note) as aside:  # last: it says that the rest is whole
+        aside.write_text(json.dumps(key))
+    return _read(cache)
+
+
+def _read(cache: Path) -> RegionFeatures:
+    # Nothing is read before it is asked for, and processes share the pages; torch wants arrays that may be written to.
+    arrays = {name: np.load(cache / f"{name}.npy", mmap_mode="c") for name in ARRAYS}
+    return RegionFeatures(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
 def _key(
@@ -203,13 +216,13 @@ class CaptionSet(CaptionSource):
             own = torch.arange(len(self._regions))
             self.seen = torch.where(dealt < 0, own, len(self._regions) + dealt)
 
-    def inputs(self, regions: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor, GraphBatch]:
+    def stored(self, regions: Tensor) -> tuple[Tensor, Tensor, GraphBatch]:
         seen = self.seen[regions]
         graphs = self.graphs.select(seen)
         rows = self.features.starts[seen][:, None] + torch.arange(graphs.mask.shape[1])
         rows = rows.masked_fill(~graphs.mask, 0)
         image = self.features.image[self.features.image_of[seen]]
-        return self.features.nodes[rows].to(device), image.to(device), graphs.to(device)
+        return self.features.nodes[rows], image, graphs
 
     def names_of(self, regions: Tensor, nodes: int) -> Tensor:
         return self.names[regions, :nodes].masked_fill(self._nameless(regions)[:, None], -1)

@@ -59,7 +59,6 @@ class PackedSet(CaptionSource):
         self.captions = self._arrays["captions"]
         self.lengths = self._arrays["lengths"]
         self.region_of = self._arrays["region_of"]
-        self._standard: Standard | None = None
 
     def standard(self) -> Standard:
         """What makes this split's features of mean 0 and deviation 1."""
@@ -68,10 +67,6 @@ class PackedSet(CaptionSource):
             mean, deviation = self._arrays[f"{name}_moments"].float().unbind()
             found |= {f"{name}_mean": mean, f"{name}_scale": scale_of(deviation)}
         return Standard(**found)
-
-    def standardise(self, standard: Standard) -> None:
-        """From now on standardise what `inputs` gives; `standard` is where the batches go."""
-        self._standard = standard
 
     @cached_property
     def regions(self) -> list[Region]:
@@ -85,7 +80,7 @@ class PackedSet(CaptionSource):
                 found.append(Region(image_id=image, region_id=region, graph=graph, captions=said))
         return found
 
-    def inputs(self, regions: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor, GraphBatch]:
+    def stored(self, regions: Tensor) -> tuple[Tensor, Tensor, GraphBatch]:
         a = self._arrays
         owner, column, place = _parts(a["node_starts"], regions)
         size = int(column.max()) + 1
@@ -98,10 +93,7 @@ class PackedSet(CaptionSource):
         relations, flow = self._edges(regions, mask)
         graphs = GraphBatch(types=nodes[..., 1], orders=nodes[..., 2], mask=mask, relations=relations, flow=flow)
         image = a["image"][a["image_of"][regions].long()]
-        features, image = features.to(device), image.to(device)
-        if self._standard is not None:
-            features, image = self._standard.regions(features), self._standard.images(image)
-        return features, image, graphs.to(device)
+        return features, image, graphs
 
     def _edges(self, regions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The matrices of `saaa.role_graph.RoleGraph` for several regions at once."""
