@@ -1,4 +1,3 @@
-
 from saaa.scene_graph import Box, Relationship, SceneGraph, SceneObject
 from training.ega.alignment import align, name_nodes
 
