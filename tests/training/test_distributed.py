@@ -39,6 +39,9 @@ def exchange(url: str) -> dict[str, Any]:
         buffers["running_mean"].fill_(own.rank + 1)
         own.align(norm)
         found["buffers"] = buffers["running_mean"].tolist()
+        tensors = [torch.full((2, 1), own.rank + 1.0), torch.tensor(0.5), torch.zeros(0)]
+        own.add_up(tensors)
+        found["added"] = [tensor.tolist() for tensor in tensors]
 
         def fail() -> None:
             raise DataError("no data", field="data_path")
@@ -64,6 +67,7 @@ def test_three_processes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> N
         assert one["total"][2] != one["total"][2], "not a number reaches all"
         assert one["first"] == "of 0"
         assert one["buffers"] == [1.0, 1.0]
+        assert one["added"] == [[[6.0], [6.0]], 1.5, []]
         assert one["error"] == ("DataError", "no data", "data_path")
     assert [one["strange"][0] for one in found] == ["LookupError", "RuntimeError", "RuntimeError"]
     assert "lost" in found[1]["strange"][1]

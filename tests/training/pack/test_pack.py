@@ -269,3 +269,35 @@ def test_the_longest_caption_is_that_of_the_captioner():
 def test_options_outside_their_range(tmp_path, options):
     with pytest.raises(OptionInvalid):
         PackConfig(data_path=tmp_path, features=tmp_path, output_dir=tmp_path, **options)
+
+
+def test_what_made_the_features_is_noted_and_published_features_are_of_unknown_origin(world):
+    assert packed(world)[1]["features"] is None
+    note = world.parent / "features" / "features.json"
+    note.write_text(json.dumps({"job": "features", "identity": {"architecture": "resnet101", "weights": "00ff"}}))
+    mine, report = packed(world)
+    assert report["features"] == mine.head["features"] == {"architecture": "resnet101", "weights": "00ff"}
+    apart = packed(world, region_features=world.parent / "features" / "SA")[1]
+    assert apart["features"] is None, "these may be of anyone"
+    note.write_text("[]")
+    with pytest.raises(DataError, match=r"features.json is not of saaa-train features"):
+        packed(world)
+
+
+def test_features_are_standardised_over_all_nodes_and_all_images(world):
+    """As `FeatureExtractor.standardise_by` does it: a box that two nodes have counts twice."""
+    mine, _ = packed(world)
+    other = looked_up(world, "trn")
+    standard = mine.standard()
+    nodes, image = other.features.nodes, other.features.image
+    for found, mean, scale in (
+        (nodes, standard.region_mean, standard.region_scale),
+        (image, standard.image_mean, standard.image_scale),
+    ):
+        assert_close(mean, found.mean(0), rtol=1e-5, atol=1e-6)
+        assert_close(scale, found.std(0, correction=0), rtol=1e-5, atol=1e-6)
+    mine.standardise(standard)
+    regions, whole, graphs = mine.inputs(torch.arange(6), "cpu")
+    assert_close(regions[graphs.mask].mean(0), torch.zeros(WIDTH), rtol=0, atol=1e-5)
+    assert_close(whole.std(0, correction=0), torch.ones(GLOBAL), rtol=0, atol=1e-5)
+    assert_close(mine.features[0], torch.from_numpy(np.fromfile(mine.folder / "features.f32", "<f4", WIDTH)))
