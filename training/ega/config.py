@@ -89,7 +89,8 @@ class EgaConfig:
     """How far the attention is from the nodes that a word names; "cosine" is 1 - cosine."""
     relevance: Path | None = None
     """Annotators' relevance ratings of caption words (a Model ASG): a word that people found irrelevant where the model
-    looked weighs more in the explanation loss."""
+    looked weighs more in the explanation loss. JSON: {image_id: {region_id: [{"word": "skateboard", "rating": 1.6}]}},
+    ratings 1 to 5; see `training.ega.relevance` for caption, position and type."""
     naming_weight: float = 0.0
     """Weight of telling each node's name from its memory, a side task that trains the encoder; 0 is off."""
     scheduled_sampling: float = 0.0
