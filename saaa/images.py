@@ -174,15 +174,8 @@ def fit(
     Raises:
         OptionInvalid: an unknown mode, a size below 1, a crop fraction outside its range.
     """
-    if size < 1:
-        raise OptionInvalid("size must be at least 1", field="size")
     height, width = image.shape[:2]
-    if mode == "squash":
-        geometry = Geometry(0.0, 0.0, float(width), float(height), size)
-    elif mode == "crop":
-        geometry = _centre(width, height, size, crop_fraction)
-    else:
-        raise OptionInvalid(f'mode is "{mode}"; use "squash" or "crop"', field="mode")
+    geometry = covered(width, height, size, mode=mode, crop_fraction=crop_fraction)
     # Pillow's box takes filter support from outside the box, so this equals resizing the whole and cutting
     # the centre out, without ever making a picture that is much longer than wide.
     box = (
@@ -193,6 +186,17 @@ def fit(
     )
     resized = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box=box)
     return np.array(resized), geometry
+
+
+def covered(width: int, height: int, size: int, *, mode: str = "squash", crop_fraction: float = 1.0) -> Geometry:
+    """The part that `fit` takes of an image of `width` x `height` pixels; arguments and errors as there."""
+    if size < 1:
+        raise OptionInvalid("size must be at least 1", field="size")
+    if mode == "squash":
+        return Geometry(0.0, 0.0, float(width), float(height), size)
+    if mode == "crop":
+        return _centre(width, height, size, crop_fraction)
+    raise OptionInvalid(f'mode is "{mode}"; use "squash" or "crop"', field="mode")
 
 
 def encode_png(array: NDArray[np.uint8]) -> bytes:

@@ -47,7 +47,7 @@ def draw_graph(image: NDArray[np.uint8], analysis: Analysis) -> Image.Image:
         raise ValueError("the analysis has no graph; ask for captions or send a graph")
     scale = PICTURE / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    picture = _annotate(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS), analysis.graph, scale)
+    picture = annotate(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS), analysis.graph, scale)
     side = _list(analysis)
     total = max(MARGIN + size[0] + MARGIN + _SIDE + MARGIN, _NARROWEST)
     tables = draw_matrices(analysis, total)
@@ -62,7 +62,14 @@ def draw_graph(image: NDArray[np.uint8], analysis: Analysis) -> Image.Image:
     return canvas
 
 
-def _annotate(photo: Image.Image, graph: Graph, scale: float) -> Image.Image:
+def annotate(photo: Image.Image, graph: Graph, scale: float) -> Image.Image:
+    """Draw a graph on its picture: boxes with names and attributes, arrows with the relationships' names.
+
+    Args:
+        photo: RGB; it may be drawn on.
+        graph: boxes in pixels of the image.
+        scale: pixels of the photo per pixel of the image.
+    """
     styles = object_styles(graph)
     frame = Rect(0, 0, photo.width, photo.height)
     boxes = {

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 from saaa.client import RpcFailed
-from saaa.client.results import Analysis, Caption, ModelProvenance
-from saaa.report import colors, markup
+from saaa.client.results import Analysis, ModelProvenance
+from saaa.report import markup
 from saaa.report.attributions import section
-from saaa.report.nodes import NodeStyle, node_styles, strongest
+from saaa.report.nodes import node_styles
 
 _SOURCES = {
     "request": "graph given with the request",
@@ -35,32 +34,14 @@ class Card:
 
 def page(cards: Sequence[Card], *, title: str) -> str:
     """The whole page as text."""
-    style = importlib.resources.files("saaa.report").joinpath("style.css").read_text(encoding="utf-8")
     body = "\n".join(_section(card, number) for number, card in enumerate(cards, 1))
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header class="top">
-<h1>{escape(title)}</h1>
-<p class="muted">{escape(_summary(cards))}</p>
-{_models(cards)}
-</header>
-<main>
-{_index(cards)}
-{body}
-</main>
-<footer>Maps show what speaks for a class or word in the model, not what is true of the picture. The captioner sees
-boxes and roles of the graph's nodes, never their names.</footer>
-</body>
-</html>
-"""
+    return markup.document(
+        title,
+        header=f'<p class="muted">{escape(_summary(cards))}</p>\n{_models(cards)}',
+        main=f"{_index(cards)}\n{body}",
+        footer="Maps show what speaks for a class or word in the model, not what is true of the picture. The captioner "
+        "sees\nboxes and roles of the graph's nodes, never their names.",
+    )
 
 
 def _summary(cards: Sequence[Card]) -> str:
@@ -161,7 +142,7 @@ def _answers(card: Card, analysis: Analysis) -> list[str]:
         )
         columns.append(f"<div><h3>Predictions</h3>{rows}</div>")
     if analysis.captions:
-        captions = "".join(_caption(caption, styles) for caption in analysis.captions)
+        captions = "".join(markup.caption(caption, styles) for caption in analysis.captions)
         nodes = "".join(markup.node(style) for style in styles)
         heading = "Caption" if len(analysis.captions) == 1 else "Captions"
         columns.append(f'<div><h3>{heading}</h3>{captions}<div class="nodes">{nodes}</div></div>')
@@ -173,27 +154,6 @@ def _answers(card: Card, analysis: Analysis) -> list[str]:
         parts.append('<div class="wide"><h3>Scene graph and caption words</h3>')
         parts.append(markup.figure(card.graph, "Scene graph drawn on the picture") + "</div>")
     return [*parts, _audit(analysis)]
-
-
-def _caption(caption: Caption, styles: tuple[NodeStyle, ...]) -> str:
-    words = []
-    for word in caption.words:
-        best = strongest(word)
-        if best is None or best >= len(styles):
-            words.append(f"<span>{escape(word.text)}</span>")
-            continue
-        style = styles[best]
-        note = f"{style.title}: {word.node_weights[best]:.2f}; log-probability {word.log_probability:.2f}"
-        words.append(
-            f'<span class="word" style="--node:{colors.css(style.color)}" title="{escape(note)}">'
-            f"{escape(word.text)}</span>"
-        )
-    # A caption without word detail is still a caption.
-    sentence = " ".join(words) or escape(caption.text)
-    return (
-        f'<p class="caption" aria-label="{escape(caption.text)}">{sentence}</p>'
-        f'<p class="muted">log-probability {caption.log_probability:.2f}</p>'
-    )
 
 
 def _audit(analysis: Analysis) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import math
 import shutil
 from collections.abc import Callable, Iterable
@@ -19,7 +18,7 @@ from PIL import Image
 from saaa.client.results import Region
 from saaa.errors import ImageRejected
 from saaa.images import decode
-from saaa.report import colors
+from saaa.report import colors, markup
 from saaa.report.heatmap import Scale, spread
 from saaa.work import ModelInfo
 from training.attribute.config import AttributeConfig, GalleryOrder
@@ -202,7 +201,6 @@ def _concept(concept: dict[str, Any]) -> str:
 
 
 def _page(cards: list[str], failed: list[dict[str, Any]], config: AttributeConfig, model: ModelInfo) -> str:
-    style = importlib.resources.files("saaa.report").joinpath("style.css").read_text(encoding="utf-8") + _STYLE
     facts = (
         f"{model.name} {model.version} · method {config.method} · {len(cards)} shown, {_ORDERS[config.gallery_order]}"
     )
@@ -214,27 +212,9 @@ def _page(cards: list[str], failed: list[dict[str, Any]], config: AttributeConfi
     more = f"<p>{len(failed) - FAILURES_SHOWN} more are in the index.</p>" if len(failed) > FAILURES_SHOWN else ""
     head = "<tr><th>Image</th><th>Reason</th><th>What happened</th></tr>"
     failures = f'<section class="card"><h3>{len(failed)} failed</h3><table>{head}{rows}</table>{more}</section>'
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Attribution of {escape(config.data.name)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header class="top">
-<h1>Attribution of {escape(config.data.name)}</h1>
-<p class="muted">{escape(facts)}</p>
-<p class="muted"><code>{escape(model.digest)}</code></p>
-</header>
-<main>
-{failures if failed else ""}
-<div class="gallery">
-{chr(10).join(cards)}
-</div>
-</main>
-</body>
-</html>
-"""
+    return markup.document(
+        f"Attribution of {config.data.name}",
+        header=f'<p class="muted">{escape(facts)}</p>\n<p class="muted"><code>{escape(model.digest)}</code></p>',
+        main=f'{failures if failed else ""}\n<div class="gallery">\n{chr(10).join(cards)}\n</div>',
+        style=_STYLE,
+    )

@@ -1,155 +1,195 @@
-"""What a captioner is worth on a set: objects mentioned, CIDEr, and CIDEr when the graph is another
-image's."""
+"""What a captioner is worth on a set: along the true graph, along one proposed for the image, along another image's."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from saaa import archive
 from saaa.errors import DataError
 from saaa.models.guided import GuidedCaptioner
-from saaa.work import CaptionOptions
+from training.distributed import torch_device
+from training.ega.captioning import PROPOSED, SHUFFLED, TRUE, Said, caption_regions
+from training.ega.comparison import Along, Compared, write_page
 from training.ega.config import EvaluateConfig
-from training.ega.dataset import load_input
-from training.ega.metrics import ObjectWords, cider, count_mentions, derangement, ratio_interval
+from training.ega.diversity import diversity
+from training.ega.intervals import difference_interval, ratio_interval
+from training.ega.mentions import Mentions, Wording
+from training.ega.metrics import cider, score
+from training.ega.proposals import propose_graphs
 from training.ega.published import AnnotationFolder, ImageFolder, Region, Skipped
+from training.ega.shuffled import graphs_of, other_regions
 from training.ega.state import load_guided
-from training.progress import progress
+from training.files import write_json
 
 TRAIN_SET = "trn"
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Measure; prints a summary, writes the JSON if asked, and gives the figures.
+    """Measure; prints a summary and gives the figures. If asked, writes them with all captions as JSON, and beside it a
+    page that shows captions along the graphs side by side.
+
+    Shares and accuracies are 0 to 1, metrics x 100; a figure that cannot be computed is None. The captions along every
+    graph are compared with the references of the region and with the region's own graph. Intervals are of 95 %, by
+    drawing images anew.
 
     Raises:
         DataError: the data are missing or malformed, or are of one image only.
-        ArchiveError, CheckpointError: the model cannot be read.
+        ArchiveError, CheckpointError: a model cannot be read.
+        OptionInvalid: the proposer is no classifier.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    if config.archive is not None:
-        guided = GuidedCaptioner.from_archive(archive.read(config.archive))
-    else:
-        assert config.checkpoint is not None
-        guided, _ = load_guided(config.checkpoint)
-    guided = guided.to(config.device)
+    guided = _model(config).to(torch_device(config.device))
     skipped = Skipped()
     annotations = AnnotationFolder(config.annotations or config.data_path / "annotations")
+    if not annotations.has(config.eval_set):
+        splits = ", ".join(annotations.splits()) or "none"
+        raise DataError(f"{annotations.folder} has no split {config.eval_set!r}; choose one of {splits}.")
     regions = annotations.regions(config.eval_set, skipped)
     folder = ImageFolder(config.images or config.data_path, {region.file_name for region in regions})
     regions = folder.keep_found(regions, skipped)
     if skipped.reasons:
         print(skipped.summary())
-    # The vocabulary of object nouns is that of training and this set, so that a wrong noun counts wherever
-    # it is from.
-    nouns = ObjectWords(annotations.object_names((TRAIN_SET, config.eval_set)))
 
-    said = _caption(guided, regions, regions, folder, config, "captions")
-    other = other_regions(regions, config.seed)
-    said_otherwise = _caption(guided, regions, other, folder, config, "captions, other graphs")
+    others = other_regions(regions, config.seed)
+    graphs = {TRUE: [region.graph for region in regions]}
+    if config.proposer is not None:
+        proposed = propose_graphs(config.proposer, [region.file_name for region in regions], folder)
+        graphs[PROPOSED] = [proposed[region.file_name] for region in regions]
+    graphs[SHUFFLED] = graphs_of(others, regions, folder, guided.features.config)
+    said = caption_regions(guided, regions, graphs, folder, config)
 
-    mentions = count_mentions(nouns, said, [[o.name for o in r.graph.objects] for r in regions])
+    words = {kind: [caption.words for caption in captions] for kind, captions in said.along.items()}
     references = [region.captions for region in regions]
-    own, shuffled = cider(said, references), cider(said_otherwise, references)
-    ratio = float(own.mean() / shuffled.mean()) if shuffled.mean() > 0 else None
-    low, high = ratio_interval(own, shuffled, seed=config.seed, resamples=config.resamples)
+    ciders = {kind: cider(captions, references) for kind, captions in words.items()}
+    wording = _wording(annotations, regions)
+    mentions = {kind: wording.count(captions, graphs[TRUE]) for kind, captions in words.items()}
     figures: dict[str, Any] = {
         "eval_set": config.eval_set,
         "regions": len(regions),
+        "images": len({region.image_id for region in regions}),
         "skipped": len(skipped.reasons),
         "beam_width": config.beam_width,
-        "ega_object_recall": mentions.recall,
-        "ega_object_precision": mentions.precision,
-        "ega_cider": float(own.mean()),
-        "ega_cider_shuffled": float(shuffled.mean()),
-        "ega_cider_ratio": ratio,
-        "ega_cider_ratio_interval": [end if np.isfinite(end) else None for end in (low, high)],
+        **_figures(said, regions, ciders, mentions, config),
     }
-    for name, value in figures.items():
-        if name.startswith("ega_"):
-            print(f"{name} {_show(value)}")
+    _print(figures)
     if config.output is not None:
-        samples = [
-            {
-                "image": region.image_id,
-                "region": region.region_id,
-                "caption": " ".join(words),
-                "other_graph": {"image": there.image_id, "caption": " ".join(otherwise)},
-                "cider": value,
-            }
-            for region, there, words, otherwise, value in zip(
-                regions, other, said, said_otherwise, own.tolist(), strict=True
-            )
-        ]
-        _write(config.output, {**figures, "captions": samples})
+        write_json(config.output, {**figures, "captions": _captions(regions, others, said, ciders)})
+        page = config.output.with_suffix(".html")
+        along = {
+            kind: [Along(*one) for one in zip(made, said.along[kind], ciders[kind].tolist(), strict=True)]
+            for kind, made in graphs.items()
+        }
+        compared = [Compared(region, {kind: a[k] for kind, a in along.items()}) for k, region in enumerate(regions)]
+        write_page(page, compared, folder, figures)
+        print(f"{config.output}, {page}")
     return figures
 
 
-def other_regions(regions: Sequence[Region], seed: int) -> list[Region]:
-    """For each region one of another image; the images are dealt out so that each is used by one other.
-
-    Raises:
-        DataError: all regions are of one image.
-    """
-    by_image: dict[str, list[Region]] = {}
-    for region in regions:
-        by_image.setdefault(region.image_id, []).append(region)
-    images = list(by_image)
-    if len(images) < 2:
-        raise DataError(f"All regions are of image {images[0]}; comparing with another's graph needs two.")
-    other = dict(zip(images, (images[k] for k in derangement(len(images), seed)), strict=True))
-    taken: dict[str, int] = dict.fromkeys(images, 0)
-    out: list[Region] = []
-    for region in regions:
-        there = by_image[other[region.image_id]]
-        out.append(there[taken[region.image_id] % len(there)])
-        taken[region.image_id] += 1
-    return out
+def _model(config: EvaluateConfig) -> GuidedCaptioner:
+    if config.archive is not None:
+        return GuidedCaptioner.from_archive(archive.read(config.archive))
+    assert config.checkpoint is not None
+    return load_guided(config.checkpoint)[0]
 
 
-def _caption(
-    guided: GuidedCaptioner,
+def _wording(annotations: AnnotationFolder, regions: Sequence[Region]) -> Wording:
+    """Of training and this set together, so that a wrong noun counts wherever it is from."""
+    known = list(regions)
+    if annotations.has(TRAIN_SET):
+        known += annotations.regions(TRAIN_SET, Skipped())
+    return Wording([region.graph for region in known], [region.captions for region in known])
+
+
+def _figures(
+    said: Said,
     regions: Sequence[Region],
-    graphs_of: Sequence[Region],
-    folder: ImageFolder,
+    ciders: Mapping[str, NDArray[np.float64]],
+    mentions: Mapping[str, Mentions],
     config: EvaluateConfig,
-    what: str,
-) -> list[tuple[str, ...]]:
-    """Caption each region's image along the graph of the region beside it, the way serving does it."""
-    options = CaptionOptions(beam_width=config.beam_width)
-    said: list[tuple[str, ...]] = []
-    for first in progress(range(0, len(regions), config.batch_size), what):
-        rows = range(first, min(first + config.batch_size, len(regions)))
-        pixels, graphs = [], []
-        for row in rows:
-            image, _ = load_input(folder.paths[regions[row].file_name], guided.features.config)
-            pixels.append(image)
-            # Another image's boxes come from that image's own geometry: they fit the input, whatever its
-            # size.
-            other = graphs_of[row]
-            _, geometry = load_input(folder.paths[other.file_name], guided.features.config)
-            graph = other.graph.role_graph(guided.captioner.config.max_nodes)
-            graphs.append(graph.with_boxes(geometry.to_input(graph.boxes)))
-        found = guided.caption(torch.from_numpy(np.stack(pixels)), graphs, options)
-        said += [captions[0].words for captions in found]
-    return said
+) -> dict[str, Any]:
+    images = [region.image_id for region in regions]
+    references = [region.captions for region in regions]
+    own, shuffled = ciders[TRUE], ciders[SHUFFLED]
+    drawing: dict[str, Any] = {"images": images, "seed": config.seed, "resamples": config.resamples}
+    scores = score([caption.words for caption in said.along[TRUE]], references)
+    several = {way: diversity(captions, references) for way, captions in said.several.items()}
+    true = mentions[TRUE]
+    return {
+        "ega_object_recall": true.objects.recall,
+        "ega_object_precision": true.objects.precision,
+        "ega_cider": float(own.mean()),
+        "ega_cider_shuffled": float(shuffled.mean()),
+        "ega_cider_ratio": float(own.mean() / shuffled.mean()) if shuffled.mean() > 0 else None,
+        "ega_cider_ratio_interval": [
+            end if np.isfinite(end) else None for end in ratio_interval(own, shuffled, **drawing)
+        ],
+        "metrics": scores.values,
+        "missing": scores.missing,
+        "mention": {
+            "object": true.objects.recall,
+            "attribute": true.attributes.recall,
+            "relationship": true.relationships.recall,
+        },
+        "object_precision": true.objects.precision,
+        "node_accuracy": said.node_accuracy,
+        "diversity": {way: asdict(found) if found else None for way, found in several.items()},
+        "graphs": {
+            kind: {
+                "cider": float(values.mean()),
+                "object_recall": mentions[kind].objects.recall,
+                "object_precision": mentions[kind].objects.precision,
+            }
+            for kind, values in ciders.items()
+        },
+        "proposed_above_shuffled": None
+        if PROPOSED not in ciders
+        else {
+            "difference": float((ciders[PROPOSED] - shuffled).mean()),
+            "interval": list(difference_interval(ciders[PROPOSED], shuffled, **drawing)),
+        },
+    }
+
+
+def _captions(
+    regions: Sequence[Region],
+    others: Sequence[Region],
+    said: Said,
+    ciders: Mapping[str, NDArray[np.float64]],
+) -> list[dict[str, Any]]:
+    def entry(kind: str, row: int) -> dict[str, Any]:
+        return {"caption": " ".join(said.along[kind][row].words), "cider": float(ciders[kind][row])}
+
+    return [
+        {
+            "image": region.image_id,
+            "region": region.region_id,
+            **entry(TRUE, row),
+            "other_graph": {"image": other.image_id, "region": other.region_id, **entry(SHUFFLED, row)},
+            "proposed": entry(PROPOSED, row) if PROPOSED in ciders else None,
+        }
+        for row, (region, other) in enumerate(zip(regions, others, strict=True))
+    ]
+
+
+def _print(figures: Mapping[str, Any], path: str = "") -> None:
+    """Every figure on a line of its own, under its path in the JSON."""
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            _print(value, f"{path}{name}.")
+        else:
+            print(f"{path}{name} {_show(value)}")
 
 
 def _show(value: Any) -> str:
     if isinstance(value, list):
         return " to ".join(_show(v) for v in value)
-    return "none" if value is None else f"{value:.4g}"
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(json.dumps(content, indent=1) + "\n")
-    aside.replace(path)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "none" if value is None else str(value)

@@ -14,7 +14,6 @@ An image's name is its id with ".jpg"; a "/" of an id is "_" in file names.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,15 +160,6 @@ class AnnotationFolder:
         if not regions:
             raise DataError(f"{pairs_file} leaves no usable region. {skipped.summary()}".strip())
         return regions
-
-    def object_names(self, splits: tuple[str, ...]) -> Counter[str]:
-        """How often each object name occurs in the graphs of those splits that exist."""
-        names: Counter[str] = Counter()
-        for split in splits:
-            if self.has(split):
-                for region in self.regions(split, Skipped()):
-                    names.update(thing.name for thing in region.graph.objects)
-        return names
 
 
 class ImageFolder:

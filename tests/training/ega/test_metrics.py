@@ -1,61 +1,86 @@
+import shutil
+
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from training.ega.metrics import ObjectWords, cider, count_mentions, derangement, ratio_interval
+from training.ega import metrics
+from training.ega.metrics import MetricMissing, bleu, cider, meteor, rouge_l, score, spice
 
-
-def test_longer_names_win_over_names_inside_them():
-    words = ObjectWords(["table", "coffee table", "coffee", "Lamp"])
-    assert words.mentioned(["a", "coffee", "table", "near", "a", "lamp"]) == {("coffee", "table"), ("lamp",)}
-    assert words.mentioned(["a", "table", "with", "coffee"]) == {("table",), ("coffee",)}
-    assert words.mentioned([]) == set()
-
-
-def test_mentions_are_counted_over_names():
-    """Hand-solved: 4 different names wanted (two sofas are one), 4 mentioned, 3 of them right."""
-    words = ObjectWords(["sofa", "lamp", "bed", "rug", "cat"])
-    found = count_mentions(
-        words,
-        [["a", "sofa", "and", "a", "lamp"], ["a", "bed", "and", "a", "cat", "bed"]],
-        [["sofa", "sofa", "lamp"], ["bed", "rug"]],
-    )
-    assert (found.wanted, found.mentioned, found.both) == (4, 4, 3)
-    assert (found.recall, found.precision) == (0.75, 0.75)
-
-
-def test_no_objects_are_no_failure():
-    found = count_mentions(ObjectWords([]), [["hello"]], [[]])
-    assert (found.recall, found.precision) == (1.0, 1.0)
+REFERENCES = [["a red sofa near a lamp", "a sofa by a lamp"], ["a blue bed on a rug"], ["two cats sleep here"]]
+THEMSELVES = [said[0].split() for said in REFERENCES]
+OTHERS = [REFERENCES[k - 1][0].split() for k in range(3)]
 
 
 def test_cider_is_highest_for_the_reference_itself():
-    references = [["a red sofa near a lamp", "a sofa by a lamp"], ["a blue bed on a rug"], ["two cats sleep here"]]
-    own = cider([r[0].split() for r in references], references)
-    other = cider([references[k - 1][0].split() for k in range(3)], references)
+    own, other = cider(THEMSELVES, REFERENCES), cider(OTHERS, REFERENCES)
     assert own.shape == (3,)
     assert own[1] == pytest.approx(1000)  # one reference, given word for word, every length of n-gram present
     assert (own > 4 * other).all()
 
 
-def test_the_interval_holds_the_ratio_and_shrinks_to_it():
-    rng = np.random.default_rng(0)
-    below = rng.uniform(50, 150, 400)
-    above = 2 * below + rng.normal(0, 20, 400)
-    low, high = ratio_interval(above, below, seed=1, resamples=500)
-    assert low < above.mean() / below.mean() < high
-    assert high - low < 0.1
-    assert ratio_interval(3 * below, below, seed=1, resamples=50) == pytest.approx((3.0, 3.0))
+def test_bleu_is_of_the_corpus():
+    """Hand-solved: 5 of 6 words are right and 3 of 4 pairs, the captions as long as the references."""
+    one, two, three, _ = bleu([["a", "b", "c", "x"], ["d", "e"]], [["a b c d"], ["d e"]])
+    assert one == pytest.approx(100 * 5 / 6)
+    assert two == pytest.approx(100 * (5 / 6 * 3 / 4) ** 0.5)
+    assert three < two
+    assert bleu(THEMSELVES, REFERENCES) == pytest.approx((100,) * 4)
 
 
-def test_the_interval_has_no_upper_end_when_nothing_is_below():
-    low, high = ratio_interval(np.ones(5), np.zeros(5), seed=0, resamples=20)
-    assert low == high == np.inf
+def test_rouge_is_the_longest_common_subsequence():
+    """Hand-solved: "a c" of "a b c" (2 / 3) and of "a x c d" (2 / 4), weighed by beta 1.2."""
+    recall, precision, beta2 = 2 / 3, 2 / 4, 1.2**2
+    wanted = (1 + beta2) * recall * precision / (recall + beta2 * precision)
+    assert rouge_l([["a", "x", "c", "d"]], [["a b c"]]) == pytest.approx(100 * wanted)
 
 
-@given(count=st.integers(2, 60), seed=st.integers(0, 1000))
-def test_a_derangement_moves_everything(count, seed):
-    order = derangement(count, seed)
-    assert sorted(order) == list(range(count))
-    assert all(order[k] != k for k in range(count))
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("java") is None, reason="METEOR needs Java")
+def test_meteor_is_the_library_s_and_survives_empty_captions():
+    """Its program takes 10 s to start."""
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    captions = [["a", "red", "couch", "near", "a", "lamp"], [], ["two", "cats"]]
+    references = [["a red sofa near a lamp", "a sofa | a ||| lamp"], ["a bed"], ["two cats sleep here"]]
+    found = meteor(captions, references)
+    given = {k: [" ".join(words) or "."] for k, words in enumerate(captions)}
+    cleaned = {k: [text.replace("||| ", "") for text in said] for k, said in enumerate(references)}
+    theirs, _ = Meteor().compute_score(cleaned, given)
+    assert 0 < found == pytest.approx(100 * theirs) < 100
+
+
+@pytest.mark.parametrize("program", ["#!/bin/sh\nexit 3\n", "#!/bin/sh\ncat\n", None])
+def test_a_java_that_does_not_work_is_no_crash(monkeypatch, tmp_path, program):
+    if program is not None:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "java").write_text(program)
+        (tmp_path / "bin" / "java").chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(MetricMissing, match="METEOR's program fails"):
+        meteor(THEMSELVES, REFERENCES)
+
+
+def test_what_cannot_be_computed_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))  # there is no java in it
+    found = score(THEMSELVES, REFERENCES)
+    assert found.values["meteor"] is None
+    assert "METEOR" in found.missing["meteor"]
+    assert found.values["rouge_l"] == pytest.approx(100)
+    assert set(found.values) == {"bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider", "spice"}
+    assert set(found.missing) == {name for name, value in found.values.items() if value is None}
+
+
+def test_spice_names_its_jars_and_never_fetches_them(monkeypatch, tmp_path):
+    (tmp_path / "spice").mkdir()
+    (tmp_path / "spice" / "spice-1.0.jar").touch()
+    monkeypatch.setattr(metrics, "_package", lambda: tmp_path)
+    with pytest.raises(MetricMissing, match=r"^stanford-corenlp-3\.6\.0\.jar and stanford-corenlp-3\.6\.0-models\.jar"):
+        spice(THEMSELVES, REFERENCES)
+    assert not (tmp_path / "spice" / "lib").exists()
+
+
+def test_empty_captions_are_worth_nothing():
+    nothing: list[list[str]] = [[], [], []]
+    assert bleu(nothing, REFERENCES) == pytest.approx((0,) * 4, abs=1e-3)
+    assert rouge_l(nothing, REFERENCES) == 0
+    assert not np.any(cider(nothing, REFERENCES))

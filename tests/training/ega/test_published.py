@@ -31,12 +31,6 @@ def test_vocabulary_has_the_markers_first(world):
     assert "coffee" in vocabulary.ids
 
 
-def test_object_names_are_counted_over_the_splits_that_exist(world):
-    names = AnnotationFolder(world / "annotations").object_names(("trn", "val", "absent"))
-    assert sum(names.values()) == 12
-    assert set(names) <= {"ball", "brick", "coffee cup"}
-
-
 def test_images_are_found_below_the_folder(world):
     annotations = AnnotationFolder(world / "annotations")
     regions = annotations.regions("trn", Skipped())
