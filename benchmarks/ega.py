@@ -43,7 +43,7 @@ class Options:
     data: Path = Path("../shared/data")
     """Folder that holds coco-mini."""
     demo: Path = Path("build/demo")
-    """Output folder of the world demo; its world and EGDD archive are used, or made when they are not there."""
+    """Output folder of the world demo; its EGDD archive proposes graphs; without it one is trained."""
     output: Path = Path("build/bench")
     seeds: int = 3
     """Of the world."""
