@@ -99,7 +99,7 @@ def test_validation_measures_the_served_weights_on_all_captions(tiny_world: Path
 def test_the_explanation_loss_draws_attention_to_the_named_nodes(tiny_world: Path, tmp_path: Path) -> None:
     found = []
     for name, weight in (("without", 0.0), ("with", 3.0)):
-        options = {"epochs": 8, "batch_size": 8, "lr": 1e-2, "feature_dropout": 0.1, "val_every": 8}
+        options = {"epochs": 5, "batch_size": 8, "lr": 2e-2, "feature_dropout": 0.1, "val_every": 5}
         config = config_for(tiny_world, tmp_path / name, explanation_weight=weight, **options)
         found.append(train(config)["epochs"][-1]["val/node_accuracy"])
     assert found[1] > found[0] + 0.1
@@ -145,7 +145,7 @@ def test_nothing_depends_on_threads_that_make_batches(tiny_world: Path, tmp_path
 
 def test_two_threads_compute_what_one_does(tiny_world: Path, tmp_path: Path) -> None:
     for threads in (1, 2):
-        train(still(tiny_world, tmp_path / str(threads), threads=threads, batch_size=48, epochs=3))
+        train(still(tiny_world, tmp_path / str(threads), threads=threads, batch_size=48))
     assert losses(tmp_path / "1") == pytest.approx(losses(tmp_path / "2"), abs=1e-5)
     torch.set_num_threads(1)
 
