@@ -189,8 +189,6 @@ class CaptionSet(CaptionSource):
         self.captions = torch.full((len(encoded), int(self.lengths.max())), EOS)
         for row, ids in enumerate(encoded):
             self.captions[row, : len(ids)] = torch.tensor(ids)
-        self.cut = sum(ids[-1] != EOS for ids in encoded)
-        """Captions that were too long."""
         assert bool((self.captions[:, 0] == BOS).all())
         nodes = self.graphs.mask.shape[1]
         self.views = views

@@ -15,6 +15,7 @@ from saaa.errors import DataError
 from saaa.models.guided import GuidedCaptioner
 from training.distributed import torch_device
 from training.ega.captioning import PROPOSED, SHUFFLED, TRUE, Said, caption_regions
+from training.ega.checkpoints import load_guided
 from training.ega.comparison import Along, Compared, write_page
 from training.ega.config import EvaluateConfig
 from training.ega.diversity import diversity
@@ -24,7 +25,6 @@ from training.ega.metrics import cider, score
 from training.ega.proposals import propose_graphs
 from training.ega.published import AnnotationFolder, ImageFolder, Region, Skipped
 from training.ega.shuffled import graphs_of, other_regions
-from training.ega.state import load_guided
 from training.files import write_json
 
 TRAIN_SET = "trn"

@@ -9,9 +9,9 @@ from typing import Any
 from saaa import archive
 from saaa.errors import DataError
 from saaa.models.guided import GuidedCaptioner
+from training.ega.checkpoints import load_guided
 from training.ega.config import ArchiveConfig
 from training.ega.imported import import_published, stand_in
-from training.ega.state import load_guided
 
 
 def pack(config: ArchiveConfig) -> str:

@@ -19,12 +19,12 @@ from saaa.errors import DataError, OptionInvalid
 from saaa.models.captioner import search
 from training.checkpoint import BEST
 from training.distributed import torch_device
+from training.ega.checkpoints import load_captioner
 from training.ega.config import EgaConfig
 from training.ega.metrics import score
 from training.ega.published_config import PublishedConfig
 from training.ega.published_model import Model, read_json, read_model
 from training.ega.published_paths import Paths, read_paths
-from training.ega.state import load_captioner
 from training.ega.train import train
 from training.features.layout import GLOBAL, REGIONS, RUN, global_file
 from training.files import whole, write_json

@@ -6,7 +6,6 @@ import copy
 import hashlib
 import math
 import time
-from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,16 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saaa.errors import CheckpointError, SaaaError
-from saaa.models.captioner import Captioner, CaptionerConfig, Vocabulary
-from saaa.models.features import FeatureExtractor
-from saaa.models.guided import GuidedCaptioner
+from saaa.errors import CheckpointError
+from saaa.models.captioner import Captioner, CaptionerConfig
 from training.checkpoint import LAST, load_checkpoint, save_checkpoint
 from training.distributed import World
 from training.ega.batches import CaptionSource
+from training.ega.checkpoints import part
 from training.ega.config import EgaConfig
 from training.ega.data import Data, epoch_size, load_data
-from training.ega.standard import Standard
 from training.precision import Precision
 from training.seeding import seed_everything
 
@@ -263,7 +260,7 @@ def resume(run: Run, path: Path) -> None:
                 raise CheckpointError(f"{path} was trained on other features ({name}); resume needs the same.")
         run.captioner.load_state_dict(state["captioner"])
         if run.average is not None:
-            run.average.load_state_dict(_part(content["weights"], "captioner."))
+            run.average.load_state_dict(part(content["weights"], "captioner."))
         run.naming.load_state_dict(state["naming"])
         run.optimiser.load_state_dict(state["optimiser"])
         run.precision.scaler.load_state_dict(state["scaler"])
@@ -271,67 +268,3 @@ def resume(run: Run, path: Path) -> None:
         run.history, run.captions, run.seconds = content["history"], state["trained"], state["seconds"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit these options: {error}") from error
-
-
-def load_guided(
-    path: Path, bring: Callable[[CaptionerConfig], FeatureExtractor] | None = None
-) -> tuple[GuidedCaptioner, dict[str, Any]]:
-    """The captioner of a checkpoint (BEST or LAST) and the checkpoint's content.
-
-    Args:
-        path: the checkpoint.
-        bring: for a checkpoint that was trained on features of unknown origin: gives what makes them, before it
-            standardises.
-
-    Raises:
-        CheckpointError: it cannot be read or does not describe a captioner, or not exactly one of checkpoint and
-            caller brings a backbone.
-    """
-    content = load_checkpoint(path, "ega")
-    try:
-        own = content["features"]
-        if own is None and bring is None:
-            raise CheckpointError(
-                f"{path} was trained on features that nobody knows how to make of an image; bring a backbone: "
-                "`saaa-train archive ega --backbone WEIGHTS`."
-            )
-        if own is not None and bring is not None:
-            raise CheckpointError(f"{path} holds its own backbone; leave --backbone out.")
-        captioner, vocabulary = _captioner(content)
-        if bring is None:
-            extractor = FeatureExtractor.described(own)
-            extractor.load_state_dict(_part(content["weights"], "features."))
-        else:
-            extractor = bring(captioner.config)
-            Standard(**content["standard"]).give(extractor)
-        guided = GuidedCaptioner(extractor, captioner, vocabulary)
-    except CheckpointError:
-        raise
-    except (KeyError, TypeError, RuntimeError, SaaaError) as error:
-        raise CheckpointError(f"{path} does not describe a usable captioner: {error}") from error
-    return guided.requires_grad_(False), content
-
-
-def load_captioner(path: Path) -> tuple[Captioner, Vocabulary, Standard]:
-    """The captioner of a checkpoint (BEST or LAST) without its backbone: for features that are there already, and what
-    these are to be standardised by.
-
-    Raises:
-        CheckpointError: it cannot be read or does not describe a captioner.
-    """
-    content = load_checkpoint(path, "ega")
-    try:
-        captioner, vocabulary = _captioner(content)
-        return captioner.eval().requires_grad_(False), vocabulary, Standard(**content["standard"])
-    except (KeyError, TypeError, RuntimeError, SaaaError) as error:
-        raise CheckpointError(f"{path} does not describe a usable captioner: {error}") from error
-
-
-def _captioner(content: dict[str, Any]) -> tuple[Captioner, Vocabulary]:
-    captioner = Captioner(CaptionerConfig(**content["captioner"]))
-    captioner.load_state_dict(_part(content["weights"], "captioner."))
-    return captioner, Vocabulary(tuple(content["vocabulary"]))
-
-
-def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}

@@ -15,8 +15,8 @@ from saaa.models.captioner import search
 from tests.training.ega.tiny_world import make
 from tests.training.several import together
 from training.cli import main
+from training.ega.checkpoints import load_captioner, load_guided
 from training.ega.metrics import cider
-from training.ega.state import load_captioner, load_guided
 from training.pack.reader import PackedSet
 
 SIZES = {"trn": 12, "val": 4, "val_sub": 5, "val_sub_opt": 3}

@@ -19,8 +19,8 @@ from tests.training.runs import losses, rows
 from training.checkpoint import load_checkpoint
 from training.cli import main
 from training.distributed import World
+from training.ega.checkpoints import load_guided
 from training.ega.explanation import node_accuracy
-from training.ega.state import load_guided
 from training.ega.train import train
 from training.ega.validation import validate
 

@@ -21,7 +21,7 @@ from tests.training.ega.tiny_run import eventful, signalled, weights
 from tests.training.runs import losses
 from tests.training.several import together
 from training.cli import main
-from training.ega.state import load_guided
+from training.ega.checkpoints import load_guided
 from training.ega.train import train
 from training.features import FeaturesConfig
 from training.features import run as make_features

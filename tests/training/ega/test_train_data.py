@@ -18,9 +18,9 @@ from saaa.models.classifier import Classifier, ClassifierConfig
 from tests.training.ega.tiny_run import config_for, load
 from tests.training.ega.tiny_world import make
 from training.ega import run as train
+from training.ega.checkpoints import load_guided
 from training.ega.dataset import cached, extract, load_input
 from training.ega.published import AnnotationFolder, ImageFolder, Skipped
-from training.ega.state import load_guided
 
 
 @pytest.fixture
