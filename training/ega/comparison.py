@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from random import Random
 from typing import Any, Literal, NamedTuple
 
 from PIL import Image
@@ -62,7 +63,7 @@ def write_page(path: Path, compared: Sequence[Compared], folder: ImageFolder, fi
 
     Args:
         path: of the HTML file.
-        compared: all regions; some of them, spread evenly over the images, are shown.
+        compared: all regions; the first one of some images, drawn at random, is shown.
         folder: where the images are.
         figures: of the evaluation.
 
@@ -73,7 +74,8 @@ def write_page(path: Path, compared: Sequence[Compared], folder: ImageFolder, fi
     for one in compared:
         first.setdefault(one.region.image_id, one)
     images = list(first.values())
-    shown = [images[k * len(images) // SHOWN] for k in range(SHOWN)] if len(images) > SHOWN else images
+    # Drawn, since images often come in a pattern; the same ones whatever the model.
+    shown = [images[k] for k in sorted(Random(0).sample(range(len(images)), min(SHOWN, len(images))))]
     page = markup.document(
         "Captions along several graphs",
         header=f'<p class="muted">{escape(_facts(figures, len(shown)))}</p>\n{_table(figures["graphs"])}',
@@ -91,7 +93,7 @@ def _facts(figures: Mapping[str, Any], shown: int) -> str:
     if above := figures["proposed_above_shuffled"]:
         low, high = above["interval"]
         facts.append(
-            f"CIDEr along proposed graphs above that along another image's by {above['difference']:.1f} "
+            f"CIDEr along proposed graphs minus along another image's: {above['difference']:.1f} "
             f"(95 % interval {low:.1f} to {high:.1f})"
         )
     return " · ".join(facts)
