@@ -7,12 +7,16 @@ mean over those words of a distance between g_t and a_t.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from saaa.models.captioner import Captioner
+from saaa.scene_graph import SceneGraph
+from saaa.work import CaptionResult
+from training.ega.alignment import align
 from training.ega.batches import CaptionSource
 
 ExplanationLoss = Literal["cross_entropy", "kl", "mse", "cosine"]
@@ -64,8 +68,11 @@ def attended(attention: Tensor, wanted: Tensor) -> tuple[int, int]:
 
 @torch.inference_mode()
 def node_accuracy(captioner: Captioner, captions: CaptionSource, device: torch.device | str) -> float | None:
-    """Attention-to-node accuracy: of the caption words that name a node, the share that the captioner, given the words
-    before, says while attending most to a node that they name.
+    """Attention-to-node accuracy on people's captions: of the words that name a node, the share that the captioner,
+    given the words before, would say while attending most to a node that they name.
+
+    It cannot reach 1 where people are free to leave out attributes: who attends to the next word's node must know
+    whether that word is an attribute. See `said_node_accuracy`.
 
     Args:
         captioner: on `device`, in evaluation mode.
@@ -80,5 +87,24 @@ def node_accuracy(captioner: Captioner, captions: CaptionSource, device: torch.d
         batch = captions.batch(rows, device)
         taught = captioner.teach(batch.regions, batch.image, batch.graphs, batch.captions, batch.lengths)
         found = attended(taught.attention, batch.named[taught.rows, taught.steps + 1])
+        right, naming = right + found[0], naming + found[1]
+    return right / naming if naming else None
+
+
+def said_node_accuracy(said: Iterable[CaptionResult], graphs: Iterable[SceneGraph]) -> float | None:
+    """Attention-to-node accuracy on the captioner's own captions: of the words that name a node of the graph along
+    which they were said, the share whose heaviest node is one that they name; the weights are those that serving gives.
+
+    Args:
+        said: a caption along each graph.
+        graphs: with their names.
+
+    Returns:
+        0 to 1; None where no word names a node.
+    """
+    right = naming = 0
+    for caption, graph in zip(said, graphs, strict=True):
+        weights = torch.from_numpy(caption.node_weights)
+        found = attended(weights, align(caption.words, graph, weights.shape[1]))
         right, naming = right + found[0], naming + found[1]
     return right / naming if naming else None

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -7,8 +8,9 @@ from hypothesis import strategies as st
 
 from saaa.models.captioner import BOS, EOS, Captioner, CaptionerConfig, collate
 from saaa.scene_graph import Box, SceneGraph, SceneObject
+from saaa.work import CaptionResult
 from training.ega.batches import CaptionSource
-from training.ega.explanation import attended, explanation_cost, node_accuracy
+from training.ega.explanation import attended, explanation_cost, node_accuracy, said_node_accuracy
 
 DISTANCES = ("cross_entropy", "kl", "mse", "cosine")
 HALF = math.sqrt(0.5)
@@ -124,3 +126,20 @@ def test_node_accuracy_is_that_of_every_word_by_itself():
     named[1, 1] = 0.5
     named[0, 0] = 1  # nothing is predicted at BOS
     assert node_accuracy(captioner, captions, "cpu") == pytest.approx(2 / 3)
+
+
+def test_node_accuracy_of_own_words_counts_their_heaviest_nodes():
+    box = Box(0, 0, 9, 9)
+    graph = SceneGraph((SceneObject(1, "cat", box, ("old",)), SceneObject(2, "dog", box)))
+    weights = [[0.1, 0.8, 0.1], [0.5, 0.3, 0.2], [0.3, 0.3, 0.4], [0.2, 0.5, 0.3]]
+    one, none = (
+        CaptionResult(
+            words=words,
+            log_probabilities=np.zeros(len(words), np.float32),
+            node_weights=np.array(rows, np.float32),
+            log_probability=-1.0,
+        )
+        for words, rows in ((("old", "cat", "and", "dogs"), weights), (("so",), weights[:1]))
+    )
+    assert said_node_accuracy([one, none], [graph, graph]) == pytest.approx(2 / 3)
+    assert said_node_accuracy([none], [graph]) is None
