@@ -47,9 +47,9 @@ def world(demo: Path, folder: Path, seeds: Sequence[int] = SEEDS) -> dict[str, A
     runs: dict[str, list[Report]] = {WITH: [], WITHOUT: []}
     for seed in seeds:
         for weight, reports in runs.items():
-            train = [*RECIPE, "--data_path", scenes, "--explanation_weight", weight, "--seed", str(seed)]
-            evaluate = ["--data_path", scenes, "--proposer", proposer]
-            reports.append(measured(folder / f"explanation-{weight}" / str(seed), train, evaluate))
+            data = ["--data_path", scenes, "--proposer", proposer]
+            train = [*RECIPE, *data, "--explanation_weight", weight, "--seed", str(seed)]
+            reports.append(measured(folder / f"explanation-{weight}" / str(seed), train, data))
     return {**summarise(runs[WITH], runs[WITHOUT]), "seeds": list(seeds)}
 
 
