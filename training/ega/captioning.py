@@ -15,7 +15,7 @@ from saaa.scene_graph import SceneGraph
 from saaa.work import CaptionOptions, CaptionResult, Sampling
 from training.ega.config import EvaluateConfig
 from training.ega.dataset import CaptionSet, RegionFeatures, load_input
-from training.ega.explanation import node_accuracy
+from training.ega.explanation import node_accuracy, said_node_accuracy
 from training.ega.published import ImageFolder, Region
 from training.progress import progress
 
@@ -36,6 +36,8 @@ class Said:
     the model's distribution."""
     node_accuracy: float | None
     """Of the reference captions' words that name a node: the share said while attending most to a node they name."""
+    said_node_accuracy: float | None
+    """The same of its own captions along the true graph."""
 
 
 @torch.inference_mode()
@@ -81,7 +83,12 @@ def caption_regions(
             captions += [[one.words for one in several_of_one] for several_of_one in found]
         nodes, image = guided.pool(looked[TRUE])
         pooled.append((nodes[looked[TRUE].graphs.mask].cpu(), image.cpu()))
-    return Said(along=along, several=several, node_accuracy=_node_accuracy(guided, regions, graphs[TRUE], pooled))
+    return Said(
+        along=along,
+        several=several,
+        node_accuracy=_node_accuracy(guided, regions, graphs[TRUE], pooled),
+        said_node_accuracy=said_node_accuracy(along[TRUE], graphs[TRUE]),
+    )
 
 
 def _look(

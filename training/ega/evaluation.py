@@ -19,7 +19,6 @@ from training.ega.checkpoints import load_guided
 from training.ega.comparison import Along, Compared, write_page
 from training.ega.config import EvaluateConfig
 from training.ega.diversity import diversity
-from training.ega.explanation import said_node_accuracy
 from training.ega.intervals import difference_interval, ratio_interval
 from training.ega.mentions import Mentions, Wording
 from training.ega.metrics import cider, score
@@ -141,7 +140,6 @@ def _figures(
         "object_precision": true.objects.precision,
         "node_accuracy": said.node_accuracy,
         "said_node_accuracy": said.said_node_accuracy,
-        "node_accuracy_said": said_node_accuracy(said.along[TRUE], [region.graph for region in regions]),
         "diversity": {way: asdict(found) if found else None for way, found in several.items()},
         "graphs": {
             kind: {
