@@ -36,8 +36,8 @@ EGDD_PHOTOS = (
     "--layer_decay 0.85 --freeze_below 0.13 --min_crop 0.5 --mixup 0.2 --ema 0.97 --drop_path 0.1 --aa none --reprob 0"
 ).split()
 EGA_WORLD = (
-    "--pretrained efficientnet_lite0 --width 192 --epochs 5 --warmup_epochs 0.3 --batch_size 64 --lr 2e-3 "
-    "--schedule cosine --ema 0.99 --weight_decay 0.05 --feature_dropout 0.2 "
+    "--pretrained efficientnet_lite0 --levels 1 2 3 --grid 3 --width 192 --epochs 5 --warmup_epochs 0.3 "
+    "--batch_size 64 --lr 2e-3 --schedule cosine --ema 0.99 --weight_decay 0.05 --feature_dropout 0.2 "
     "--explanation_weight 1.0 --naming_weight 0.5"
 ).split()
 
