@@ -1,3 +1,7 @@
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
 from saaa.scene_graph import Box, Relationship, SceneGraph, SceneObject
 from training.ega.alignment import align, name_nodes
 
@@ -54,3 +58,46 @@ def test_part_of_a_name_is_no_name():
 
 def test_nodes_beyond_the_limit_are_not_named():
     assert named("a red lamp left of it", max_nodes=3) == [[], [1], [], [], [], []]
+
+
+DOGS = SceneGraph(
+    (
+        SceneObject(1, "dog", BOX, ("parked",)),
+        SceneObject(2, "dogs", BOX),
+        SceneObject(3, "wine bottle", BOX, ("smile",)),
+        SceneObject(4, "wooden bench", BOX),
+    ),
+    (Relationship(1, 1, 4, "sitting on"), Relationship(2, 3, 4, "holds")),
+)
+"""Nodes: dog, parked, dogs, wine bottle, smile, wooden bench, sitting on, holds."""
+
+
+def named_dogs(caption: str) -> list[list[int]]:
+    return [row.nonzero().flatten().tolist() for row in align(caption.split(), DOGS, 10)]
+
+
+def test_words_name_what_shares_their_base_form():
+    assert named_dogs("two wine bottles") == [[], [3], [3]]
+    assert named_dogs("it sits on it and held it") == [[], [6], [6], [], [], [7], []]
+    assert named_dogs("parks and smiling") == [[1], [], [4]]
+
+
+def test_a_word_that_is_a_name_is_no_form_of_another():
+    assert named_dogs("dogs") == [[2]]
+    assert named_dogs("dog") == [[0]]
+    other = SceneGraph(DOGS.objects[:1])
+    assert align(["dogs"], other, 10)[0].tolist()[:2] == [1, 0]
+
+
+def test_part_of_a_compound_is_no_name_in_any_form():
+    assert named_dogs("bottles and benches") == [[], [], []]
+
+
+@given(st.lists(st.sampled_from("a red old coffee table tables lamp lamps and left of beside".split()), max_size=9))
+def test_each_word_shares_itself_among_nodes_of_the_graph(caption):
+    shares = align(caption, GRAPH, 10)
+    assert shares.shape == (len(caption), 10)
+    assert not shares[:, 6:].any()
+    assert set(shares.sum(1).round(decimals=6).tolist()) <= {0.0, 1.0}
+    assert not shares[[k for k, word in enumerate(caption) if word in ("a", "and")]].any()
+    assert torch.equal(shares[:, :6], align(caption, GRAPH, 6))
