@@ -19,6 +19,8 @@ Name = tuple[str, ...]
 """Words of a name in lower case, of an object the last one in the singular."""
 LINKS = frozenset({"that", "which", "is", "are", "there"})
 """They join an object to what is said of it, and say nothing themselves."""
+DETERMINERS = ARTICLES | {"his", "her", "its", "their", "some"}
+"""They begin an object, whatever it is."""
 
 
 class Found(NamedTuple):
@@ -36,7 +38,7 @@ class Told(NamedTuple):
     attributes: frozenset[tuple[Name, Name]]
     """Object and attribute."""
     phrases: frozenset[tuple[Name, Name, Name]]
-    """One object, the words between, the object named next."""
+    """One object, the words between, the object named next; with its attributes and without."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Mentions(NamedTuple):
     attributes: Share
     """Over pairs of object name and attribute."""
     relationships: Share
-    """Over triples of subject, name, object; `told` counts the pairs of objects with words between."""
+    """Over triples of subject, name, object; `told` counts phrases, whether or not they relate anything."""
 
 
 class Wording:
@@ -86,7 +88,8 @@ class Wording:
         self._objects = _Names({_object(thing.name) for thing in things}, plural=True)
         self._attributes = _Names({_plain(name) for thing in things for name in thing.attributes})
         # They end what stands directly before an object.
-        self._stops = LINKS | ARTICLES | {word for name in links for word in name}
+        described = {word for thing in things for name in thing.attributes for word in _plain(name)}
+        self._stops = LINKS | DETERMINERS | ({word for name in links for word in name} - described)
         self._known: dict[Name, set[tuple[Name, bool]]] = {name: {(_phrase(name), True)} for name in links}
         for graph, said in pairs:
             self._learn(graph, said)
@@ -106,7 +109,7 @@ class Wording:
     def told(self, words: Sequence[str]) -> Told:
         """What a caption's words say.
 
-        An attribute belongs to the object that follows it, unless an article, a word of a relationship or one such as
+        An attribute belongs to the object that follows it, unless a determiner, a word of a relationship or one such as
         "is" stands between; then to the object before it.
         """
         words = [word.lower() for word in words]
@@ -116,15 +119,18 @@ class Wording:
         edges = [Found(0, 0, ()), *things, Found(len(words), len(words), ())]
         for before, after in pairwise(edges):
             gap = words[before.end : after.start]
-            direct = max((k + 1 for k, word in enumerate(gap) if word in self._stops), default=0)
-            for found in self._attributes.find(gap):
+            qualities = self._attributes.find(gap)
+            inside = {place for found in qualities for place in range(found.start, found.end)}
+            stops = [k for k, word in enumerate(gap) if word in self._stops and k not in inside]
+            direct = stops[-1] + 1 if stops else 0
+            for found in qualities:
                 owner = after.name if found.start >= direct and after.name else before.name
                 if owner:
                     attributes.add((owner, found.name))
-            own = {p for f in self._attributes.find(gap) if f.start >= direct for p in range(f.start, f.end)}
-            phrase = _phrase([word for place, word in enumerate(gap) if place not in own])
-            if before.name and after.name and phrase:
-                phrases.add((before.name, phrase, after.name))
+            # Some words are both: "eating" may describe bananas or relate somebody to them.
+            for phrase in (_phrase(gap), _phrase(w for k, w in enumerate(gap) if k < direct or k not in inside)):
+                if before.name and after.name and phrase:
+                    phrases.add((before.name, phrase, after.name))
         return Told(frozenset(f.name for f in things), frozenset(attributes), frozenset(phrases))
 
     def relates(self, told: Told, triple: tuple[Name, Name, Name]) -> bool:
@@ -132,9 +138,9 @@ class Wording:
         subject, name, thing = triple
         ways = self._known.get(name, {(_phrase(name), True)})
         return any(
-            ((subject, thing) if forward else (thing, subject)) == (one, other) and phrase == way
+            ((one, other) == (subject, thing) and (phrase, True) in ways)
+            or ((one, other) == (thing, subject) and (phrase, False) in ways)
             for one, phrase, other in told.phrases
-            for way, forward in ways
         )
 
     def count(self, captions: Sequence[Sequence[str]], graphs: Sequence[SceneGraph]) -> Mentions:
@@ -195,7 +201,7 @@ def _object(name: str) -> Name:
 
 def _phrase(words: Iterable[str]) -> Name:
     """The words that tell one relationship from another."""
-    kept = [word for word in words if word not in ARTICLES]
+    kept = [word for word in words if word not in DETERMINERS]
     while kept and kept[0] in LINKS:
         kept.pop(0)
     return tuple(kept)

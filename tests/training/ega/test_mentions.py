@@ -71,10 +71,19 @@ def test_an_attribute_belongs_to_the_object_it_describes(wording, caption, attri
 
 
 def test_the_words_between_two_objects_relate_them(wording):
-    assert told(wording, "a lamp which is to the left of a red coffee table and a cat")[2] == {
+    assert told(wording, "a lamp which is to the left of a red coffee table and his cat")[2] == {
         ("lamp", "to left of", "coffee table"),
+        ("lamp", "to left of red", "coffee table"),
         ("coffee table", "and", "cat"),
     }
+
+
+def test_a_word_may_describe_and_relate():
+    ape, people = graph("ape", "eating, banana"), graph("man", "banana", relationships=((1, "eating", 2),))
+    wording = Wording([ape, people], [["an ape"], ["a man"]])
+    found = wording.count(["men eating bananas".split()], [people])
+    assert found.relationships.recall == 1
+    assert wording.told("the eating banana".split()).attributes == {(("banana",), ("eating",))}
 
 
 @pytest.mark.parametrize(
