@@ -165,6 +165,8 @@ def set_up(config: EgaConfig, world: World) -> Run:
         optimiser=torch.optim.AdamW(
             [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=config.lr,
+            # One pass over the weights instead of one an operation: several times faster on a CPU, too.
+            fused=True,
         ),
         precision=precision,
         parts=parts,
