@@ -27,7 +27,8 @@ from training.ega.published import AnnotationFolder, ImageFolder, Region, Skippe
 from training.ega.shuffled import graphs_of, other_regions
 from training.files import write_json
 
-TRAIN_SET = "trn"
+TRAINING = "trn"
+"""How the names of splits to train on begin."""
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -101,10 +102,11 @@ def _model(config: EvaluateConfig) -> GuidedCaptioner:
 
 def _wording(annotations: AnnotationFolder, regions: Sequence[Region]) -> Wording:
     """Of training and this set together, so that a wrong noun counts wherever it is from."""
-    known = list(regions)
-    if annotations.has(TRAIN_SET):
-        known += annotations.regions(TRAIN_SET, Skipped())
-    return Wording([region.graph for region in known], [region.captions for region in known])
+    known = {(region.image_id, region.region_id): region for region in regions}
+    for split in annotations.splits():
+        if split.startswith(TRAINING):
+            known |= {(r.image_id, r.region_id): r for r in annotations.regions(split, Skipped())}
+    return Wording([region.graph for region in known.values()], [region.captions for region in known.values()])
 
 
 def _figures(

@@ -16,7 +16,6 @@ from tests.training.ega.tiny_world import make
 from training.ega import ArchiveConfig, EvaluateConfig, evaluate, run
 from training.ega import archive as make_archive
 from training.ega.dataset import load_input
-from training.ega.evaluation import TRAIN_SET
 from training.ega.mentions import Wording
 from training.ega.metrics import bleu, cider
 from training.ega.published import AnnotationFolder, Skipped
@@ -97,7 +96,7 @@ def test_figures_are_those_of_the_captions_written_beside_them(figures, written,
         "proposed": [c["proposed"]["caption"].split() for c in captions],
         "shuffled": [c["other_graph"]["caption"].split() for c in captions],
     }
-    known = AnnotationFolder(world / "annotations").regions(TRAIN_SET, Skipped()) + regions
+    known = AnnotationFolder(world / "annotations").regions("trn", Skipped()) + regions
     wording = Wording([r.graph for r in known], [r.captions for r in known])
     for kind, words in said.items():
         found = wording.count(words, [region.graph for region in regions]).objects
