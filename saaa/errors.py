@@ -95,3 +95,15 @@ class BackendFailed(SaaaError):
 
 class StartFailed(SaaaError):
     """The service cannot start: port in use, model folder missing, no usable Java and the like."""
+
+
+class NotEnabled(SaaaError):
+    """The service was started without this part."""
+
+
+class RatingConflict(SaaaError):
+    """Another rating is kept under the same request id."""
+
+
+class RatingsUnavailable(SaaaError):
+    """A rating could not be written; sending the same one again may succeed."""

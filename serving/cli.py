@@ -1,4 +1,4 @@
-"""The command line: `saaa up`, `saaa serve`, `saaa analyze`, `saaa models`.
+"""The command line: `saaa up`, `saaa serve`, `saaa analyze`, `saaa models`, `saaa ratings`.
 
 Exit codes: 0 done; 1 an item failed; 2 wrong usage, or the service cannot start or be reached. What a command needs is
 imported when it runs, so that `saaa --help` is quick.
@@ -30,6 +30,7 @@ def up(
     port: int = 50051,
     classifier_workers: int = 2,
     captioner_workers: int = 1,
+    ratings: Path | None = None,
 ) -> int:
     """Serve all archives of a folder: starts the backend and the service, until it is told to stop.
 
@@ -41,13 +42,14 @@ def up(
         classifier_workers: TorchServe's worker processes for each classifier; with two, an explanation never
             stands in the way of a prediction.
         captioner_workers: TorchServe's worker processes for each captioner.
+        ratings: file that keeps people's ratings of explanations, made when absent; unless given, none are kept.
     """
     from serving.backends.process import TorchServeOptions
     from serving.run import run_up
     from serving.settings import FacadeSettings
 
     torchserve = TorchServeOptions(classifier_workers=classifier_workers, captioner_workers=captioner_workers)
-    settings = FacadeSettings(host=host, port=port)
+    settings = FacadeSettings(host=host, port=port, ratings=ratings)
     return run_up(models, settings, torchserve=torchserve if backend == "torchserve" else None)
 
 
@@ -57,6 +59,7 @@ def serve(
     management_address: str | None = None,
     host: str = "127.0.0.1",
     port: int = 50051,
+    ratings: Path | None = None,
 ) -> int:
     """Serve in front of a TorchServe that runs already; it may come and go.
 
@@ -65,11 +68,13 @@ def serve(
         management_address: HOST:PORT of its gRPC management API; the inference port + 1 unless given.
         host: address to listen on.
         port: port to listen on; 0 picks a free one.
+        ratings: file that keeps people's ratings of explanations, made when absent; unless given, none are kept.
     """
     from serving.run import run_serve
     from serving.settings import FacadeSettings
 
-    return run_serve(backend_address, management_address, FacadeSettings(host=host, port=port))
+    settings = FacadeSettings(host=host, port=port, ratings=ratings)
+    return run_serve(backend_address, management_address, settings)
 
 
 def analyze(
@@ -184,7 +189,38 @@ def models(*, address: str = DEFAULT_ADDRESS, json: bool = False) -> int:
     return run_models(address, as_json=json)
 
 
-COMMANDS: dict[str, Callable[..., int]] = {"up": up, "serve": serve, "analyze": analyze, "models": models}
+def ratings(
+    action: Annotated[Literal["export"], tyro.conf.Positional],
+    store: Annotated[Path, tyro.conf.Positional],
+    *,
+    out: Path | None = None,
+    images: Path | None = None,
+) -> int:
+    """Write what people said of explanations as JSON lines; the service may be running.
+
+    Args:
+        action: "export".
+        store: the file that `saaa up --ratings` keeps.
+        out: file to write; standard output unless given.
+        images: folder for the images that people let us keep; unless given, they stay in the store.
+    """
+    from serving.ratings_export import export_file, export_ratings
+
+    if out is None:
+        export_ratings(store, sys.stdout, images)
+    else:
+        count = export_file(store, out, images)
+        print(f"{out}: {count} rating{'' if count == 1 else 's'}")
+    return DONE
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "up": up,
+    "serve": serve,
+    "analyze": analyze,
+    "models": models,
+    "ratings": ratings,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

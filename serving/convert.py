@@ -56,7 +56,8 @@ _NODE_KINDS = {
     NodeKind.ATTRIBUTE: pb.NODE_KIND_ATTRIBUTE,
     NodeKind.RELATIONSHIP: pb.NODE_KIND_RELATIONSHIP,
 }
-_NODE_KINDS_BACK = {value: key for key, value in _NODE_KINDS.items()}
+NODE_KINDS = {value: key for key, value in _NODE_KINDS.items()}
+"""The graph's roles by the contract's numbers."""
 _TARGET_KINDS = {
     TargetKind.CLASS: pb.TARGET_KIND_CLASS,
     TargetKind.WORD: pb.TARGET_KIND_WORD,
@@ -72,7 +73,7 @@ _MODEL_KINDS = {ModelKind.EGDD: pb.MODEL_KIND_EGDD, ModelKind.EGA: pb.MODEL_KIND
 def read_analyze_request(message: pb.AnalyzeRequest, limits: RequestLimits) -> AnalysisRequest:
     """The message as a dataclass with every default filled in."""
     violations: list[InvalidInput] = []
-    graph = _read_graph(message.graph, limits, violations) if message.HasField("graph") else None
+    graph = read_graph(message.graph, limits, violations) if message.HasField("graph") else None
     for place, value in enumerate(message.outputs):
         if value not in _OUTPUTS and value != pb.OUTPUT_UNSPECIFIED:
             violations.append(
@@ -133,7 +134,7 @@ def _read_text(message: pb.CaptionOptions, violations: list[InvalidInput]) -> tu
 def _read_nodes(messages: Iterable[pb.GraphNode], violations: list[InvalidInput]) -> tuple[NodeKey, ...]:
     nodes = []
     for place, message in enumerate(messages):
-        kind = _NODE_KINDS_BACK.get(message.kind)
+        kind = NODE_KINDS.get(message.kind)
         if kind is None:
             text = "Say whether the node is an object, an attribute or a relationship."
             violations.append(OptionInvalid(text, field=f"attribution.nodes[{place}].kind"))
@@ -146,7 +147,9 @@ def _read_selector(message: pb.ModelSelector) -> Selector:
     return Selector(name=message.name, version=message.version)
 
 
-def _read_graph(message: pb.SceneGraph, limits: RequestLimits, violations: list[InvalidInput]) -> SceneGraph | None:
+def read_graph(
+    message: pb.SceneGraph, limits: RequestLimits, violations: list[InvalidInput], *, field: str = "graph"
+) -> SceneGraph | None:
     """The graph, or None and what is wrong with it: a fault of each object, or one of the graph as a whole."""
     nodes = len(message.relationships) + sum(1 + len(thing.attributes) for thing in message.objects)
     if nodes > limits.max_graph_nodes:
@@ -155,7 +158,7 @@ def _read_graph(message: pb.SceneGraph, limits: RequestLimits, violations: list[
             f"The graph has {nodes} nodes (objects, attributes and relationships), at most "
             f"{limits.max_graph_nodes} are taken; leave out the least important."
         )
-        violations.append(SceneGraphError(text, field="graph"))
+        violations.append(SceneGraphError(text, field=field))
         return None
     before = len(violations)
     objects = []
@@ -165,14 +168,14 @@ def _read_graph(message: pb.SceneGraph, limits: RequestLimits, violations: list[
             SceneObject(thing.id, thing.name, Box(box.x, box.y, box.width, box.height), tuple(thing.attributes))
         )
         if not thing.HasField("box"):
-            field = f"graph.objects[{place}].box"
-            violations.append(SceneGraphError("The box is missing; say where the object is.", field=field))
+            path = f"{field}.objects[{place}].box"
+            violations.append(SceneGraphError("The box is missing; say where the object is.", field=path))
             continue
         try:
             SceneGraph((objects[-1],))
         except SceneGraphError as error:
-            field = error.field.replace("objects[0]", f"objects[{place}]")
-            violations.append(SceneGraphError(error.message, field=f"graph.{field}"))
+            path = error.field.replace("objects[0]", f"objects[{place}]")
+            violations.append(SceneGraphError(error.message, field=f"{field}.{path}"))
     if len(violations) > before:
         return None
     relationships = tuple(
@@ -181,8 +184,8 @@ def _read_graph(message: pb.SceneGraph, limits: RequestLimits, violations: list[
     try:
         return SceneGraph(tuple(objects), relationships, max_nodes=limits.max_graph_nodes)
     except SceneGraphError as error:
-        field = f"graph.{error.field}" if error.field else "graph"
-        violations.append(SceneGraphError(error.message, field=field))
+        path = f"{field}.{error.field}" if error.field else field
+        violations.append(SceneGraphError(error.message, field=path))
         return None
 
 

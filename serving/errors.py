@@ -38,6 +38,9 @@ CODES: dict[type[SaaaError], grpc.StatusCode] = {
     errors.CheckpointError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.TrainingDiverged: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StartFailed: grpc.StatusCode.UNAVAILABLE,
+    errors.NotEnabled: grpc.StatusCode.UNIMPLEMENTED,
+    errors.RatingConflict: grpc.StatusCode.ALREADY_EXISTS,
+    errors.RatingsUnavailable: grpc.StatusCode.UNAVAILABLE,
 }
 """The code of each situation; a class without its own row takes that of its nearest ancestor."""
 

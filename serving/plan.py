@@ -93,7 +93,7 @@ def make_plan(request: AnalysisRequest, catalog: Catalog, limits: RequestLimits)
         BackendUnavailable: the models are not known yet, or cannot answer now.
     """
     violations = Violations(request.violations)
-    header = _check_image(request.image, limits, violations)
+    header = check_image(request.image, limits, violations)
     if request.graph is not None:
         _check_graph(request.graph, header, limits, violations)
     _check_options(request, limits, violations)
@@ -128,29 +128,32 @@ def make_plan(request: AnalysisRequest, catalog: Catalog, limits: RequestLimits)
     return plan
 
 
-def _check_image(data: bytes, limits: RequestLimits, violations: Violations) -> ImageHeader | None:
+def check_image(
+    data: bytes, limits: RequestLimits, violations: Violations, *, field: str = "image"
+) -> ImageHeader | None:
+    """The image's header, or None when a violation of `field` was noted."""
     if not data:
-        violations.add(ImageRejected("The image is missing; send the bytes of an image file.", field="image"))
+        violations.add(ImageRejected("The image is missing; send the bytes of an image file.", field=field))
         return None
     if len(data) > limits.max_image_bytes:
         violations.add(
             ImageRejected(
                 f"The image has {len(data)} bytes, at most {limits.max_image_bytes} are taken; send a smaller file.",
-                field="image",
+                field=field,
             )
         )
         return None
     try:
         header = read_header(data)
     except ImageRejected as error:
-        violations.add(ImageRejected(error.message, field="image"))
+        violations.add(ImageRejected(error.message, field=field))
         return None
     if header.width * header.height > limits.max_image_pixels:
         violations.add(
             ImageRejected(
                 f"The image has {header.width} x {header.height} pixels, at most {limits.max_image_pixels} are "
                 "taken; send a smaller picture.",
-                field="image",
+                field=field,
             )
         )
         return None
@@ -167,15 +170,19 @@ def _check_graph(graph: SceneGraph, header: ImageHeader | None, limits: RequestL
                 field="graph",
             )
         )
-    if header is None:
-        return
+    if header is not None:
+        check_inside(graph, header.width, header.height, violations)
+
+
+def check_inside(graph: SceneGraph, width: int, height: int, violations: Violations, *, field: str = "graph") -> None:
+    """Note every box that is not inside an image of `width` x `height` pixels."""
     for index, thing in enumerate(graph.objects):
         # One object at a time, so that every box outside the image is told.
         try:
-            SceneGraph((thing,)).check_inside(header.width, header.height)
+            SceneGraph((thing,)).check_inside(width, height)
         except SceneGraphError as error:
-            field = error.field.replace("objects[0]", f"objects[{index}]")
-            violations.add(SceneGraphError(error.message, field=f"graph.{field}"))
+            inner = error.field.replace("objects[0]", f"objects[{index}]")
+            violations.add(SceneGraphError(error.message, field=f"{field}.{inner}"))
 
 
 def _check_guide(
@@ -216,7 +223,11 @@ def _check_options(request: AnalysisRequest, limits: RequestLimits, violations: 
         "attribution",
         f"{count} classes, words and nodes are listed, at most {limits.max_targets} are explained in one request.",
     )
-    named = request.request_id
+    check_request_id(request.request_id, limits, violations)
+
+
+def check_request_id(named: str, limits: RequestLimits, violations: Violations) -> None:
+    """Note a request id that cannot stand in logs."""
     violations.check(
         len(named) <= limits.max_request_id and named.isascii() and (not named or named.isprintable()),
         "request_id",

@@ -11,6 +11,7 @@ from saaa.errors import OptionInvalid
 from serving.backends.local import LocalBackend
 from serving.backends.process import TorchServeOptions, TorchServeProcess
 from serving.backends.torchserve import TorchServeBackend
+from serving.ratings import check_store
 from serving.server import Facade, check_free, serve, until_signal
 from serving.settings import FacadeSettings
 
@@ -24,10 +25,12 @@ def run_up(models: Path, settings: FacadeSettings, *, torchserve: TorchServeOpti
         torchserve: how to run TorchServe; None computes in this process instead.
 
     Raises:
-        StartFailed: the folder, an archive, Java or the port is not usable.
+        StartFailed: the folder, an archive, Java, the port or the file of the ratings is not usable.
     """
     # Known now rather than after the models have been loaded.
     check_free(settings)
+    if settings.ratings is not None:
+        check_store(settings.ratings)
 
     async def work() -> None:
         async with contextlib.AsyncExitStack() as stack:

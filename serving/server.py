@@ -14,12 +14,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from saaa.errors import StartFailed
-from saaa.v1 import analysis_pb2_grpc
+from saaa.v1 import analysis_pb2_grpc, feedback_pb2_grpc
 from serving.analysis import Analysis
 from serving.backends.base import Backend
 from serving.catalog import Catalog
 from serving.errors import ErrorInterceptor
-from serving.health import NOT_SERVING, Probe
+from serving.feedback import FEEDBACK_NAME, FeedbackService
+from serving.health import NOT_SERVING, SERVING, Probe
+from serving.ratings import RatingStore
 from serving.service import SERVICE_NAME, AnalysisService
 from serving.settings import FacadeSettings
 
@@ -41,6 +43,7 @@ class Facade:
         self._health = health.aio.HealthServicer()
         self._probe = Probe(backend, self._catalog, self._health, SERVICE_NAME, self._settings)
         self._analysis = Analysis(backend, self._catalog, self._settings, self._probe.poke)
+        self._ratings: RatingStore | None = None
         self._server: grpc.aio.Server | None = None
         self._probing: asyncio.Task[None] | None = None
         self._port = 0
@@ -69,17 +72,23 @@ class Facade:
         """Look at the backend once, then listen.
 
         Raises:
-            StartFailed: the address cannot be listened on.
+            StartFailed: the address cannot be listened on, or the file of the ratings cannot be used.
         """
-        for name in ("", SERVICE_NAME):
-            await self._health.set(name, NOT_SERVING)
-        server = self._make_server()
+        server = None
         try:
+            if self._settings.ratings is not None:
+                self._ratings = await asyncio.to_thread(RatingStore, self._settings.ratings)
+            for name in ("", SERVICE_NAME):
+                await self._health.set(name, NOT_SERVING)
+            # Ratings need no model: the service is as well as its store.
+            await self._health.set(FEEDBACK_NAME, SERVING if self._ratings else NOT_SERVING)
+            server = self._make_server()
             self._port = _listen(server, self._settings)
             await self._probe.look()
             await server.start()
         except BaseException:
-            await server.stop(None)
+            if server is not None:
+                await server.stop(None)
             await self._close()
             raise
         self._server = server
@@ -99,6 +108,8 @@ class Facade:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)
         await self._analysis.close()
+        if self._ratings is not None:
+            await self._ratings.close()
         await self._backend.close()
 
     def _make_server(self) -> grpc.aio.Server:
@@ -114,10 +125,12 @@ class Facade:
         )
         service = AnalysisService(self._analysis, self._catalog, self._settings)
         analysis_pb2_grpc.add_AnalysisServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+        feedback = FeedbackService(self._ratings, self._settings)
+        feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(feedback, server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._settings.reflection:
             health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-            names = (SERVICE_NAME, health_name, reflection.SERVICE_NAME)
+            names = (SERVICE_NAME, FEEDBACK_NAME, health_name, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server)
         return server
 

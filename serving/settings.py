@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from saaa.errors import OptionInvalid
 from saaa.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
@@ -110,6 +111,8 @@ class FacadeSettings:
     a clear answer instead of gRPC's own."""
     reflection: bool = True
     """Whether gRPC server reflection answers."""
+    ratings: Path | None = None
+    """The SQLite file that keeps people's ratings; None keeps none."""
 
     def __post_init__(self) -> None:
         _require(bool(self.host), "host", "an address such as 127.0.0.1")

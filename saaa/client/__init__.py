@@ -5,6 +5,7 @@ Needs only grpc, NumPy and the generated stubs; nothing else of saaa is imported
 
 from saaa.client.client import AsyncClient, Client
 from saaa.client.errors import RequestInvalid, RpcFailed, Violation
+from saaa.client.rating import RecordedRating, RelevanceRating
 from saaa.client.request import AnalyzeOptions, SamplingOptions
 from saaa.client.results import (
     Analysis,
@@ -47,7 +48,9 @@ __all__ = [
     "Node",
     "Prediction",
     "Provenance",
+    "RecordedRating",
     "Region",
+    "RelevanceRating",
     "RequestInvalid",
     "RpcFailed",
     "SamplingOptions",

@@ -13,10 +13,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from saaa.client import convert
 from saaa.client.errors import RpcFailed
+from saaa.client.rating import RecordedRating, RelevanceRating, rating_request, recorded_rating
 from saaa.client.request import MAX_REQUEST_BYTES, AnalyzeOptions, Image, analyze_request
-from saaa.client.results import Analysis, Model
+from saaa.client.results import Analysis, Attribution, Model
 from saaa.v1 import analysis_pb2 as pb
 from saaa.v1.analysis_pb2_grpc import AnalysisServiceStub
+from saaa.v1.feedback_pb2_grpc import FeedbackServiceStub
 
 SERVICE = "saaa.v1.AnalysisService"
 DEFAULT_TIMEOUT_S = 60.0
@@ -58,6 +60,7 @@ class Client:
             else grpc.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
         )
         self._stub: Any = AnalysisServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._feedback: Any = FeedbackServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._health: Any = health_pb2_grpc.HealthStub(self._channel)
 
     def analyze(
@@ -95,6 +98,39 @@ class Client:
         """Describe one model; an empty version is the highest. Raises `RpcFailed`."""
         request = pb.GetModelRequest(name=name, version=version)
         return convert.model(self._call(self._stub.GetModel, request, timeout).model)
+
+    def record_rating(
+        self,
+        analysis: Analysis,
+        answer: RelevanceRating | Mapping[str, Any],
+        *,
+        attribution: Attribution | None = None,
+        annotator: str = "",
+        consented_image: Image | None = None,
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> RecordedRating:
+        """Keep a person's answer about an analysis; once this returns, the service does not lose it.
+
+        Args:
+            analysis: what the person was shown.
+            answer: task 1: a `RelevanceRating` of `attribution`; task 2: the graph that the model should attend to, as
+                published region JSON.
+            attribution: the one of the analysis's attributions that the answer is about; task 2 can do without.
+            annotator: a pseudonym of who answered.
+            consented_image: the analysed image, as bytes or a path, if its owner agrees that it is kept with the
+                rating; None keeps none.
+            request_id: names the rating; to send one again after a failed call, give the same id. One is made unless
+                given.
+            timeout: deadline in seconds; None is the client's.
+
+        Raises:
+            RequestInvalid: a value cannot be sent at all.
+            RpcFailed: the service refused or failed the call, keeps no ratings (UNIMPLEMENTED), or cannot be reached.
+            OSError: the path cannot be read.
+        """
+        request = rating_request(analysis, answer, attribution, annotator, consented_image, request_id)
+        return recorded_rating(self._call(self._feedback.RecordRating, request, timeout))
 
     def wait_ready(self, timeout: float, *, service: str = SERVICE) -> None:
         """Return as soon as the service says that it is serving.
@@ -159,6 +195,7 @@ class AsyncClient:
             else grpc.aio.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
         )
         self._stub: Any = AnalysisServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._feedback: Any = FeedbackServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._health: Any = health_pb2_grpc.HealthStub(self._channel)
 
     async def analyze(
@@ -183,6 +220,23 @@ class AsyncClient:
         """As `Client.model`."""
         request = pb.GetModelRequest(name=name, version=version)
         return convert.model((await self._call(self._stub.GetModel, request, timeout)).model)
+
+    async def record_rating(
+        self,
+        analysis: Analysis,
+        answer: RelevanceRating | Mapping[str, Any],
+        *,
+        attribution: Attribution | None = None,
+        annotator: str = "",
+        consented_image: Image | None = None,
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> RecordedRating:
+        """As `Client.record_rating`."""
+        request = await asyncio.to_thread(
+            rating_request, analysis, answer, attribution, annotator, consented_image, request_id
+        )
+        return recorded_rating(await self._call(self._feedback.RecordRating, request, timeout))
 
     async def wait_ready(self, timeout: float, *, service: str = SERVICE) -> None:
         """As `Client.wait_ready`."""

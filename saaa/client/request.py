@@ -25,7 +25,7 @@ _OUTPUTS = {
 }
 
 
-_NODE_KINDS = {
+NODE_KINDS = {
     "object": pb.NODE_KIND_OBJECT,
     "attribute": pb.NODE_KIND_ATTRIBUTE,
     "relationship": pb.NODE_KIND_RELATIONSHIP,
@@ -128,7 +128,7 @@ def analyze_request(image: Image, graph: Mapping[str, Any] | None, options: Anal
     _put(request.caption, "beam_width", "beam_width", options.get("beam_width"))
     _put(request.caption, "count", "captions", options.get("captions"))
     _put(request.caption, "max_words", "max_words", options.get("max_words"))
-    _put_number(request.caption, "length_penalty", "length_penalty", options.get("length_penalty"))
+    put_number(request.caption, "length_penalty", "length_penalty", options.get("length_penalty"))
     if (sampling := options.get("sampling")) is not None:
         _put_sampling(request.caption.sampling, sampling)
     if classifier := options.get("classifier"):
@@ -179,7 +179,7 @@ def graph_message(region: Mapping[str, Any]) -> pb.SceneGraph:
 
 def _put_targets(message: pb.AttributionOptions, options: AnalyzeOptions) -> None:
     """What to explain of the caption, what to measure, and how."""
-    _put_number(message, "gamma", "gamma", options.get("gamma"))
+    put_number(message, "gamma", "gamma", options.get("gamma"))
     message.deletion = bool(options.get("deletion"))
     message.effects = bool(options.get("effects"))
     message.word_method = options.get("word_method") or ""
@@ -193,10 +193,11 @@ def _put_targets(message: pb.AttributionOptions, options: AnalyzeOptions) -> Non
         _put(place, "index", "words", index)
         message.words.append(place.index)
     for i, node in enumerate(options.get("nodes") or ()):
-        message.nodes.append(_node_message(node, f"nodes[{i}]"))
+        message.nodes.append(node_message(node, f"nodes[{i}]"))
 
 
-def _node_message(node: Node | str, field: str) -> pb.GraphNode:
+def node_message(node: Node | str, field: str) -> pb.GraphNode:
+    """A node without its name, which a request does not need; raises `RequestInvalid`."""
     if isinstance(node, str):
         kind, *numbers = node.split(":")
         try:
@@ -205,7 +206,7 @@ def _node_message(node: Node | str, field: str) -> pb.GraphNode:
             places = []
     else:
         kind, places = node.kind, [node.id, node.attribute_index]
-    value = _NODE_KINDS.get(kind)
+    value = NODE_KINDS.get(kind)
     if value is None or not 1 <= len(places) <= 2:
         text = f'must be a Node, or text such as "object:7", "attribute:7:0" or "relationship:3", not {node!r}'
         raise RequestInvalid(field, text)
@@ -227,7 +228,7 @@ def _put(message: Any, name: str, field: str, value: Any) -> None:
         raise RequestInvalid(field, f"{value} is out of range") from None
 
 
-def _put_number(message: Any, name: str, field: str, value: Any) -> None:
+def put_number(message: Any, name: str, field: str, value: Any) -> None:
     """Set a floating-point field unless `value` is None."""
     if value is None:
         return
@@ -242,7 +243,7 @@ def _put_sampling(message: pb.Sampling, sampling: SamplingOptions) -> None:
         raise RequestInvalid("sampling", f"must be a dict of any of {names}, not {sampling!r}")
     message.SetInParent()  # set even when nothing in it is
     for name in ("temperature", "top_p"):
-        _put_number(message, name, f"sampling.{name}", sampling.get(name))
+        put_number(message, name, f"sampling.{name}", sampling.get(name))
     for name in ("top_k", "seed"):
         _put(message, name, f"sampling.{name}", sampling.get(name))
 
