@@ -48,6 +48,10 @@ JOBS: dict[str, Job] = {
     "evaluate egdd": Job("training.egdd", "EvaluateConfig", "evaluate", "measure a classifier on a folder"),
     "evaluate ega": Job("training.ega", "EvaluateConfig", "evaluate", "measure a captioner"),
     "attribute": Job("training.attribute", "AttributeConfig", "run", "explain a whole data set"),
+    "annotate export": Job(
+        "training.annotation", "ExportConfig", "export_tasks", "make annotation tasks of attributions"
+    ),
+    "annotate import": Job("training.annotation", "ImportConfig", "import_answers", "read people's answers about them"),
     "archive egdd": Job("training.egdd", "ArchiveConfig", "archive", "make a servable archive of a classifier"),
     "archive ega": Job("training.ega", "ArchiveConfig", "archive", "make a servable archive of a captioner"),
     "asg coco": Job("training.asg", "AsgCocoConfig", "run_coco", "make scene graphs of COCO's captions and boxes"),

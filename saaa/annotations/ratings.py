@@ -150,7 +150,7 @@ def check_image(name: Any) -> str:
     if len(name) > MAX_ID or name != clean(name):
         raise AnswerRejected(f"its image name {show(name)} is too long or holds odd characters")
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in name or path.parts == ():
+    if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name):
         raise AnswerRejected(f"its image name {show(name)} is no name but a path")
     return name
 
