@@ -6,7 +6,17 @@ import runpy
 import sys
 from pathlib import Path
 
-MEASUREMENTS = ("install", "scenes", "agreement", "latency", "attribution", "training egdd", "captioner", "ega")
+MEASUREMENTS = (
+    "install",
+    "scenes",
+    "agreement",
+    "latency",
+    "ratings",
+    "attribution",
+    "training egdd",
+    "captioner",
+    "ega",
+)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -18,6 +19,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from saaa.annotations import read_answers
 from saaa.client import AsyncClient, Client, RelevanceRating, RpcFailed
 from saaa.errors import InvalidInput
 from saaa.scene_graph import SceneGraph
@@ -25,7 +27,7 @@ from saaa.v1 import analysis_pb2 as pb
 from saaa.v1 import feedback_pb2 as feedback
 from saaa.v1.feedback_pb2_grpc import FeedbackServiceStub
 from serving.rating_requests import read_rating
-from serving.ratings_export import export_ratings, read_ratings
+from serving.ratings_export import export_file, export_ratings, read_ratings
 from serving.requests import RequestInvalid
 from serving.settings import RequestLimits
 from tests.serving.pixel_backend import CLASSIFIER, Caller, PixelBackend, calling, link, photo, refusal, thing
@@ -366,3 +368,30 @@ async def test_the_blocking_client_says_why(caller: Caller) -> None:
     failure = await asyncio.to_thread(ask)
     assert (failure.code, failure.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "OPTION_INVALID")
     assert [violation.field for violation in failure.violations] == ["relevance.relevance"]
+
+
+async def test_the_example_of_the_readme_runs(caller: Caller, store: Path, tmp_path: Path) -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    (example,) = (text for text in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "record_rating" in text)
+    (tmp_path / "photo.jpg").write_bytes(photo())
+    graph = {"objects": [{"object_id": 1, "name": "lamp", "attributes": [], "x": 2, "y": 4, "w": 30, "h": 20}]}
+
+    def run() -> None:
+        with Client(caller.facade.address) as client:
+            analysis = client.analyze(tmp_path / "photo.jpg", graph)
+            code = example.replace("photo.jpg", str(tmp_path / "photo.jpg"))
+            exec(code, {"client": client, "analysis": analysis, "graph": graph})
+
+    await asyncio.to_thread(run)
+    assert [entry["task"] for entry in read_ratings(store, tmp_path / "images")] == ["relevance", "human_graph"]
+
+
+async def test_training_reads_the_export(caller: Caller, store: Path, tmp_path: Path) -> None:
+    await record(caller, request("r1", annotator="a7"))
+    await record(caller, request("r2", human_graph=GRAPH))
+    export_file(store, tmp_path / "ratings.jsonl")
+    found = read_answers([tmp_path / "ratings.jsonl"])
+    (rating,), (rationale,) = found.ratings, found.rationales
+    assert (rating.id, rating.annotator, rating.rating) == ("r1", "a7", 4.5)
+    assert (rating.unit.image, rating.unit.target, rating.unit.word) == (DIGEST, "class", "red")
+    assert [thing.name for thing in rationale.graph.objects] == ["thing 7", "thing 9"]
