@@ -64,6 +64,8 @@ def export_file(store: Path, out: Path, images: Path | None = None) -> int:
     Raises:
         DataError: also when the file or an image cannot be written.
     """
+    if out.resolve() == store.resolve():
+        raise DataError(f"{out} is the store itself; name another file.")
     partial = out.with_name(f".{out.name}.partial")
     try:
         with partial.open("w", encoding="utf-8") as file:

@@ -249,6 +249,8 @@ async def test_export_writes_lines_and_images(
     assert run(path, "--out", tmp_path / "nowhere" / "out.jsonl") == 2
     assert "nowhere" in capsys.readouterr().err
     assert out.read_text() == before
+    assert run(path, "--out", path) == 2
+    assert names(path) == ["one", "two"]
     assert sorted(entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")) == []
 
 
