@@ -110,4 +110,4 @@ def _plain(value: Any) -> Any:
     """A value in YAML's own types."""
     if isinstance(value, Path):
         return str(value)
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

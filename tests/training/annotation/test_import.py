@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 from saaa.errors import DataError, OptionInvalid
+from serving.ratings import Rating as StoredRating
+from serving.ratings import RatingStore, spelled
+from serving.ratings_export import export_ratings
 from tests.annotation_exports import facade, odd_export, scale, studio, write
 from training.annotation import ImportConfig, import_answers
 from training.annotation.optimised import Instances, write_split
@@ -142,6 +145,21 @@ def test_facade_ratings_of_a_run(classified: Path, tmp_path: Path) -> None:
     (lamp,) = load(tmp_path / "out/concepts.json")["kitchen"]
     assert (lamp["concept"], lamp["support"], lamp["verdict"]) == ("lamp", 4, "confounded")
     assert "kitchen: confounded lamp (4)" in (tmp_path / "out/report.txt").read_text()
+
+
+async def test_the_facades_store_itself(tmp_path: Path) -> None:
+    """What the store keeps and exports is what the import reads."""
+    kept = {k: v for k, v in facade("r1").items() if k not in ("format", "request_id", "recorded_at")}
+    store = RatingStore(tmp_path / "ratings.db")
+    for request, rating in (("r1", 4.5), ("r2", 1)):
+        told = {**kept["relevance"], "relevance": rating}
+        await store.record(StoredRating(request_id=request, content=spelled({**kept, "relevance": told})))
+    await store.close()
+    with (tmp_path / "ratings.jsonl").open("w") as out:
+        assert export_ratings(tmp_path / "ratings.db", out) == 2
+    import_answers(ImportConfig(answers=(tmp_path / "ratings.jsonl",), out=tmp_path / "out"))
+    found = [(r["id"], r["rating"], r["annotator"], r["word"]) for r in lines(tmp_path / "out/ratings.jsonl")]
+    assert found == [("r1", 4.5, "a7", "kitchen"), ("r2", 1, "a7", "kitchen")]
 
 
 def test_agreement_is_reported(tmp_path: Path) -> None:
