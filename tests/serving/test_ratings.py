@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import grpc
@@ -62,7 +63,7 @@ class Writers:
     """Threads that send ratings until the service is gone, and note what was acknowledged."""
 
     def __init__(self, address: str, run: int, count: int = 8) -> None:
-        self.acknowledged: dict[str, str] = {}
+        self.acknowledged: dict[str, int] = {}
         self.sent: set[str] = set()
         self.enough = threading.Event()
         self._threads = [threading.Thread(target=self._send, args=(address, f"{run}.{i}")) for i in range(count)]
@@ -79,7 +80,7 @@ class Writers:
                     answer = stub.RecordRating(request(name), timeout=30)
                 except grpc.RpcError:
                     return
-                self.acknowledged[name] = answer.recorded_at.ToJsonString()
+                self.acknowledged[name] = answer.recorded_at.ToMilliseconds()
                 if len(self.acknowledged) >= 50:
                     self.enough.set()
 
@@ -102,8 +103,12 @@ def start(path: Path) -> tuple[subprocess.Popen[str], str]:
     return process, process.stdout.readline().split()[2]
 
 
+def milliseconds(recorded_at: str) -> int:
+    return round(datetime.fromisoformat(recorded_at).timestamp() * 1000)
+
+
 def test_killed_while_writing_it_loses_no_acknowledged_rating(path: Path) -> None:
-    acknowledged: dict[str, str] = {}
+    acknowledged: dict[str, int] = {}
     sent: set[str] = set()
     for run in range(2):
         process, address = start(path)
@@ -116,7 +121,7 @@ def test_killed_while_writing_it_loses_no_acknowledged_rating(path: Path) -> Non
         writers.join()
         acknowledged |= writers.acknowledged
         sent |= writers.sent
-        kept = {entry["request_id"]: entry["recorded_at"] for entry in read_ratings(path)}
+        kept = {entry["request_id"]: milliseconds(entry["recorded_at"]) for entry in read_ratings(path)}
         assert kept.keys() <= sent
         assert {name: kept.get(name) for name in acknowledged} == acknowledged
     # Whoever was not answered sends again, whoever was may.
@@ -125,8 +130,8 @@ def test_killed_while_writing_it_loses_no_acknowledged_rating(path: Path) -> Non
         with grpc.insecure_channel(address) as channel:
             stub = FeedbackServiceStub(channel)
             for name in sorted(sent - acknowledged.keys()) + sorted(acknowledged)[:20]:
-                answer = stub.RecordRating(request(name), timeout=30)
-                assert answer.recorded_at.ToJsonString() == acknowledged.get(name, answer.recorded_at.ToJsonString())
+                recorded = stub.RecordRating(request(name), timeout=30).recorded_at.ToMilliseconds()
+                assert recorded == acknowledged.get(name, recorded)
     finally:
         process.terminate()
         assert process.wait(30) == 0
