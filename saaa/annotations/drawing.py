@@ -13,11 +13,15 @@ BOX, NAME, ATTRIBUTES, RELATIONSHIPS = "object_box", "object_name", "object_attr
 """The controls of task 2 in the labeling configuration."""
 
 
-def read_drawing(result: Sequence[Any]) -> dict[str, Any] | None:
+def read_drawing(result: Sequence[Any], size: tuple[Any, Any] = (None, None)) -> dict[str, Any] | None:
     """What was drawn, unchecked; None where the result draws nothing.
 
     A box and what is said of it share an id. Boxes are in percent of the image; those that reach outside are cut.
     Relationships are lines "(object, relationship, object)" that name two boxes; others are left out.
+
+    Args:
+        result: Label Studio's, of one annotation.
+        size: (width, height) of the image in pixels; by default that of the picture which people saw.
     """
     boxes: dict[str, dict[str, Any]] = {}
     texts: dict[tuple[str, str], list[str]] = {}
@@ -26,7 +30,7 @@ def read_drawing(result: Sequence[Any]) -> dict[str, Any] | None:
         if not isinstance(value, Mapping):
             continue
         key, control = str(item.get("id")), str(item.get("from_name"))
-        if control == BOX and (box := _box(item, value)) is not None:
+        if control == BOX and (box := _box(item, value, size)) is not None:
             boxes[key] = box
         elif isinstance(text := value.get("text"), str | list):
             lines = [text] if isinstance(text, str) else [line for line in text if isinstance(line, str)]
@@ -56,9 +60,15 @@ def _links(lines: Sequence[str], objects: Sequence[Mapping[str, Any]]) -> list[d
     return links
 
 
-def _box(item: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, int] | None:
+def _box(item: Mapping[str, Any], value: Mapping[str, Any], size: tuple[Any, Any]) -> dict[str, int] | None:
     """A box in whole pixels, at least one pixel large; None where it is no box."""
-    numbers = [item.get("original_width"), item.get("original_height"), *(value.get(k) for k in ("x", "y"))]
+    width, height = size
+    numbers = [
+        width or item.get("original_width"),
+        height or item.get("original_height"),
+        value.get("x"),
+        value.get("y"),
+    ]
     numbers += [value.get(k) for k in ("width", "height")]
     if not all(isinstance(n, int | float) and abs(n) < 1e6 and math.isfinite(n) for n in numbers):
         return None

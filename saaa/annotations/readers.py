@@ -91,6 +91,7 @@ class LabelStudioReader:
         if not isinstance(annotations, list) or not annotations:
             raise AnswerRejected("its annotations are empty")
         unit = _unit(record["data"])
+        size = record["data"].get("width"), record["data"].get("height")
         task = record_id(record) or unit.image
         for number, annotation in enumerate(annotations, 1):
             if not isinstance(annotation, Mapping) or not isinstance(annotation.get("result"), list):
@@ -101,7 +102,7 @@ class LabelStudioReader:
                 continue
             who = _annotator(annotation.get("completed_by"))
             named: dict[str, Any] = {"id": f"{task}/{record_id(annotation) or number}", "annotator": who}
-            if (drawn := read_drawing(annotation["result"])) is not None:
+            if (drawn := read_drawing(annotation["result"], size)) is not None:
                 yield _rationale(drawn, unit, **named)
                 continue
             typed = dict(map(_control, annotation["result"]))

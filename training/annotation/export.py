@@ -35,7 +35,7 @@ from training.files import whole
 from training.progress import progress
 
 TASKS, STUDIO, PICTURES, SKIPPED = "tasks.json", "label_studio", "pictures", "skipped.txt"
-UNASKED = ARTICLES | {"and", "is", "are", "of"}
+UNASKED = ARTICLES | {"and", "is", "are", "of", "there", "it"}
 """Words of a caption that show nothing: no task is made of them."""
 JPEG_QUALITY = 90
 _LONGEST_NAME = 120
@@ -152,7 +152,8 @@ class _Maker:
         said = record.get("caption")
         prompt = " ".join(said["words"]) if said else record["label"] or record["predictions"][0]["class"]
         id_ = self._id(record, -1)
-        self.rationale.append(studio_task(id_, picture, unit, clean(prompt), self._config.pictures_url))
+        size = record["width"], record["height"]
+        self.rationale.append(studio_task(id_, picture, unit, clean(prompt), self._config.pictures_url, size))
 
     def _id(self, record: dict[str, Any], number: int) -> str:
         """Of a task: the same for the same question, whenever it is made."""

@@ -74,8 +74,11 @@ def scale_task(task_id: str, picture: str, unit: Unit, more: dict[str, Any]) -> 
     }
 
 
-def studio_task(task_id: str, picture: str, unit: Unit, prompt: str, url: str) -> dict[str, Any]:
-    """A task that Label Studio imports."""
+def studio_task(
+    task_id: str, picture: str, unit: Unit, prompt: str, url: str, size: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """A task that Label Studio imports; `size` is the image's, (width, height), where boxes are drawn on a picture that
+    may be smaller."""
     return {
         "data": {
             "image": f"{url}{picture}",
@@ -83,5 +86,6 @@ def studio_task(task_id: str, picture: str, unit: Unit, prompt: str, url: str) -
             "prompt": prompt,
             "task_id": task_id,
             "unit": asdict(unit),
+            **({"width": size[0], "height": size[1]} if size else {}),
         }
     }

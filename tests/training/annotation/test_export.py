@@ -92,8 +92,11 @@ def test_labels_name_what_is_read(captioned: Path, tmp_path: Path) -> None:
 
 
 def test_answers_to_tasks_come_back(captioned: Path, tmp_path: Path) -> None:
-    """Fill in tasks of each format as their tools do; the import knows every unit again."""
-    export_tasks(ExportConfig(run=captioned, out=tmp_path / "a"))
+    """Fill in tasks of each format as their tools do; the import knows every unit again.
+
+    Boxes are of the image, 64 x 64, though people saw a picture of half that size.
+    """
+    export_tasks(ExportConfig(run=captioned, out=tmp_path / "a", side=32))
     scale = load(tmp_path / "a/tasks.json")
     for k, task in enumerate(scale):
         task |= {
@@ -115,7 +118,7 @@ def test_answers_to_tasks_come_back(captioned: Path, tmp_path: Path) -> None:
     assert [unit.word for unit, _ in found[0]] == [task["metadata"]["unit"]["word"] for task in scale]
     rationale = load(tmp_path / "a/label_studio/rationale.json")[0]
     box = {"x": 25, "y": 25, "width": 50, "height": 50}
-    size = {"original_width": 64, "original_height": 64, "id": "q"}
+    size = {"original_width": 32, "original_height": 32, "id": "q"}
     result = [{"from_name": BOX, "value": box, **size}, {"from_name": NAME, "value": {"text": ["ball"]}, **size}]
     (tmp_path / "r.json").write_text(json.dumps([{**rationale, "id": 1, "annotations": [{"id": 1, "result": result}]}]))
     (graph,) = read_answers([tmp_path / "r.json"]).rationales
