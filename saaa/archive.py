@@ -214,6 +214,7 @@ def _read(path: Path, *, with_weights: bool) -> tuple[Archive, dict[str, bytes]]
         raise ArchiveError(f"{path}: {error.message}") from None
     except FileNotFoundError:
         raise ArchiveError(f"{path}: there is no such archive.") from None
+    # zipfile raises NotImplementedError at a compression, RuntimeError at an encryption, that it does not know.
     except (OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
         raise ArchiveError(f"{path}: the archive cannot be read ({error}); copy or build it again.") from error
     try:

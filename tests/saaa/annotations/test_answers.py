@@ -16,16 +16,15 @@ from saaa.annotations.ratings import AnswerRejected, check_image, read_rating
 from saaa.role_graph import NodeKind
 from tests.annotation_exports import COUNTS, facade, odd_export, scale, studio, write
 
-PUBLISHED = Path(__file__).resolve().parents[4] / "shared/data/coco-model-asg/tasks.json"
+PUBLISHED = "coco-model-asg/tasks.json"
 
 
 def types(ratings) -> dict[str, int]:
     return dict(Counter("" if r.stated is None else r.stated.name.lower() for r in ratings))
 
 
-@pytest.mark.skipif(not PUBLISHED.is_file(), reason="../shared/data/coco-model-asg is not there")
-def test_the_published_export() -> None:
-    found = read_answers([PUBLISHED])
+def test_the_published_export(shared_data: Path) -> None:
+    found = read_answers([shared_data / PUBLISHED])
     assert len(found.ratings) == 134
     assert len({rating.unit.image for rating in found.ratings}) == 30
     assert types(found.ratings) == {"object": 72, "relationship": 57, "attribute": 4, "": 1}

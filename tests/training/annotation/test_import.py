@@ -21,7 +21,7 @@ from training.cli import main
 from training.ega.published import AnnotationFolder, Skipped
 from training.ega.relevance import read_ratings
 
-PUBLISHED = Path(__file__).resolve().parents[4] / "shared/data/coco-model-asg/tasks.json"
+PUBLISHED = "coco-model-asg/tasks.json"
 
 
 def load(path: Path) -> Any:
@@ -64,9 +64,8 @@ def test_files(tmp_path: Path) -> None:
     assert "'sgin' read as 'sign'" in report
 
 
-@pytest.mark.skipif(not PUBLISHED.is_file(), reason="../shared/data/coco-model-asg is not there")
-def test_the_published_export(tmp_path: Path) -> None:
-    counts = import_answers(ImportConfig(answers=(PUBLISHED,), out=tmp_path / "out", hard="gap"))
+def test_the_published_export(shared_data: Path, tmp_path: Path) -> None:
+    counts = import_answers(ImportConfig(answers=(shared_data / PUBLISHED,), out=tmp_path / "out", hard="gap"))
     assert (counts["ratings"], counts["images"]) == (134, 30)
     assert counts["types"] == {"": 1, "attribute": 4, "object": 72, "relationship": 57}
     scores = [instance["mean_relevance"] for instance in load(tmp_path / "out/difficulty.json")["instances"]]
