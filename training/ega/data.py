@@ -20,6 +20,7 @@ from training.ega.config import EgaConfig
 from training.ega.dataset import CaptionSet, RegionFeatures, cached
 from training.ega.noticed import cut_graphs, noticed, read_text
 from training.ega.published import AnnotationFolder, ImageFolder, Region, Skipped
+from training.ega.readable import unreadable
 from training.ega.relevance import read_ratings, word_weights
 from training.ega.standard import Standard
 from training.ega.views import Views, make_views
@@ -74,11 +75,16 @@ def _read_files(config: EgaConfig, world: World, skipped: Skipped) -> Data:
     folder = ImageFolder(config.images or config.data_path, names)
     regions = {split: folder.keep_found(part, skipped) for split, part in regions.items()}
     _note_skipped(config, world, skipped)
+    _check_enough(_captions_of(regions[config.train_set]), config, world)
+    faults = world.first(lambda: unreadable(folder.paths, memory=config.output_dir / "features" / "images.json"))
+    if faults:
+        regions = {split: folder.keep_found(part, skipped, faults=faults) for split, part in regions.items()}
+        _note_skipped(config, world, skipped)
+        _check_enough(_captions_of(regions[config.train_set]), config, world)
     for split, part in regions.items():
         report = read_text(part, vocabulary, config.max_tokens) | cut_graphs(part, config.max_nodes)
         for line in noticed(report):
             world.print(f"{split}: {line}")
-    _check_enough(torch.tensor([len(region.captions) for region in regions[config.train_set]]), config, world)
 
     extractor = make_extractor(config).to(world.device)
     graphs = {split: [region.graph.role_graph(config.max_nodes) for region in part] for split, part in regions.items()}
@@ -240,6 +246,11 @@ def _write_skipped(config: EgaConfig, world: World, skipped: Skipped) -> None:
             aside.write_text("".join(f"{line}\n" for line in skipped.reasons), encoding="utf-8")
 
     world.first(write)
+
+
+def _captions_of(regions: Sequence[Region]) -> Tensor:
+    """How many captions each has, int64 (regions,)."""
+    return torch.tensor([len(region.captions) for region in regions])
 
 
 def epoch_size(captions: Tensor, per_region: int | None) -> int:

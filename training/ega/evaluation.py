@@ -24,6 +24,7 @@ from training.ega.mentions import Mentions, Wording
 from training.ega.metrics import cider, score
 from training.ega.proposals import propose_graphs
 from training.ega.published import AnnotationFolder, ImageFolder, Region, Skipped
+from training.ega.readable import unreadable
 from training.ega.shuffled import graphs_of, other_regions
 from training.files import write_json
 
@@ -54,7 +55,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         raise DataError(f"{annotations.folder} has no split {config.eval_set!r}; choose one of {splits}.")
     regions = annotations.regions(config.eval_set, skipped)
     folder = ImageFolder(config.images or config.data_path, {region.file_name for region in regions})
-    regions = folder.keep_found(regions, skipped)
+    regions = folder.keep_found(regions, skipped, faults=unreadable(folder.paths))
     if skipped.reasons:
         print(skipped.summary())
 

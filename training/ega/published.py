@@ -14,6 +14,7 @@ An image's name is its id with ".jpg"; a "/" of an id is "_" in file names.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -180,16 +181,30 @@ class ImageFolder:
                     raise DataError(f"{path} and {self.paths[path.name]} have one name; remove one.")
                 self.paths[path.name] = path
 
-    def keep_found(self, regions: list[Region], skipped: Skipped) -> list[Region]:
+    def keep_found(
+        self, regions: list[Region], skipped: Skipped, *, faults: Mapping[str, str] | None = None
+    ) -> list[Region]:
         """The regions whose image is there.
 
+        Args:
+            regions: those that are wanted.
+            skipped: takes the others.
+            faults: why an image that is there cannot be used, by file name; see `training.ega.readable.unreadable`.
+
         Raises:
-            DataError: none is.
+            DataError: there is none.
         """
-        found = [region for region in regions if region.file_name in self.paths]
+        found = []
         for region in regions:
+            reason = (faults or {}).get(region.file_name)
             if region.file_name not in self.paths:
-                skipped.add(f"region {region.region_id} of image {region.image_id}", "there is no such image")
+                reason = "there is no such image"
+            if reason is None:
+                found.append(region)
+            else:
+                skipped.add(f"region {region.region_id} of image {region.image_id}", reason)
+        if not found and any(region.file_name in self.paths for region in regions):
+            raise DataError(f"None of the images below {self.folder} can be used. {skipped.summary()}")
         if not found:
             name = regions[0].file_name
             raise DataError(f"None of the images is below {self.folder}, {name} for instance.")

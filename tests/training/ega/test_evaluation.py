@@ -203,6 +203,15 @@ def test_several_regions_of_an_image_share_what_is_the_image_s(world, trained, t
     assert many["diversity"]["beam"]["distinct_1"] == pytest.approx(few["diversity"]["beam"]["distinct_1"])
 
 
+def test_a_damaged_image_costs_its_regions_only(trained, tmp_path):
+    world = make(tmp_path / "world", SIZES)
+    whole = evaluate(config_of(world, trained))
+    (world / "val_sub" / "scene" / "000031.jpg").write_bytes(b"no picture")
+    found = evaluate(config_of(world, trained))
+    assert found["skipped"] == whole["skipped"] + 1
+    assert found["images"] == whole["images"] - 1
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -211,7 +220,7 @@ def test_several_regions_of_an_image_share_what_is_the_image_s(world, trained, t
         ("captions", r"region 0 of image 000031 must have a list of captions"),
         ("references", r"leaves no usable region\. skipped 8: .* it has no caption"),
         ("pictures", r"None of the images is below"),
-        ("damaged", r"000031\.jpg cannot be read as an image"),
+        ("damaged", r"None of the images .* can be used\. skipped 8: .*000031\.jpg cannot be read as an image"),
     ],
 )
 def test_data_that_cannot_be_measured_on_are_named(trained, tmp_path, spoil, message):
@@ -233,7 +242,8 @@ def test_data_that_cannot_be_measured_on_are_named(trained, tmp_path, spoil, mes
     elif spoil == "pictures":
         options["images"] = notes
     else:
-        (world / "val_sub" / "scene" / "000031.jpg").write_bytes(b"no picture")
+        for picture in (world / "val_sub" / "scene").glob("*.jpg"):
+            picture.write_bytes(b"no picture")
     with pytest.raises(DataError, match=message):
         evaluate(config_of(world, trained, **options))
 

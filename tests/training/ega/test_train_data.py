@@ -83,9 +83,24 @@ def test_missing_data_is_named(tiny_world: Path, own_world: Path, tmp_path: Path
     shutil.move(own_world / "trn", tmp_path / "gone")
     with pytest.raises(DataError, match="None of the images"):
         train(config_for(own_world, tmp_path / "out", batch_size=2))
-    shutil.move(tmp_path / "gone", own_world / "trn")
-    (own_world / "trn" / "scene" / "000001.jpg").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"000001\.jpg cannot be read as an image"):
+
+
+@pytest.mark.parametrize("how", [{}, {"jitter": 0.5}])
+def test_a_damaged_image_costs_its_regions_only(own_world: Path, tmp_path: Path, how: dict[str, Any]) -> None:
+    picture = own_world / "trn" / "scene" / "000001.jpg"
+    picture.write_bytes(picture.read_bytes()[:-200])  # its header is sound
+    out = tmp_path / "out"
+    train(config_for(own_world, out, batch_size=2, **how))
+    reason = f"region 0 of image 000001: {picture} cannot be read as an image"
+    (line,) = (out / "skipped.txt").read_text().splitlines()
+    assert line.startswith(reason)
+    assert load(config_for(own_world, out, batch_size=2, **how)).train.captions.shape[0] == 5 * 2
+
+
+def test_only_damaged_images_are_an_error(own_world: Path, tmp_path: Path) -> None:
+    for picture in (own_world / "trn" / "scene").glob("*.jpg"):
+        picture.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"None of the images .* can be used\. skipped 6: .*cannot be read as an image"):
         train(config_for(own_world, tmp_path / "out", batch_size=2))
 
 
