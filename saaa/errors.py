@@ -68,6 +68,10 @@ class TrainingDiverged(SaaaError):
     """The loss, or its gradient, is no longer a finite number; training on cannot help."""
 
 
+class GeneratorFailed(SaaaError):
+    """An image generator or a language model failed; what it made is kept, and the same command goes on."""
+
+
 class LaneFull(SaaaError):
     """The lane cannot finish this work before the caller's deadline; try again later.
 
