@@ -37,6 +37,7 @@ CODES: dict[type[SaaaError], grpc.StatusCode] = {
     errors.DataError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.CheckpointError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.TrainingDiverged: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.GeneratorFailed: grpc.StatusCode.UNAVAILABLE,
     errors.StartFailed: grpc.StatusCode.UNAVAILABLE,
     errors.NotEnabled: grpc.StatusCode.UNIMPLEMENTED,
     errors.RatingConflict: grpc.StatusCode.ALREADY_EXISTS,
