@@ -45,7 +45,7 @@ def check(
 
 def to_yaml(config: Any) -> str:
     """The whole configuration, a dataclass, as YAML: an option a line, in the order of --help."""
-    return yaml.safe_dump({f.name: _plain(getattr(config, f.name)) for f in fields(config)}, sort_keys=False)
+    return yaml.safe_dump({f.name: plain(getattr(config, f.name)) for f in fields(config)}, sort_keys=False)
 
 
 def save_config(config: Any, path: Path) -> None:
@@ -99,15 +99,15 @@ def _typed(value: Any, type_: Any, what: str, name: str) -> Any:
         if spec.choices is not None and not set(words) <= set(spec.choices):
             raise ValueError("none of the choices")
         typed = spec.instance_from_str(words)
-        if not isinstance(value, str) and _plain(typed) != value:
+        if not isinstance(value, str) and plain(typed) != value:
             raise ValueError("of another type, such as true where a word is due")
     except ValueError as error:
         raise OptionInvalid(f"{what} is {value!r}; it must be {spec.metavar}.", field=name) from error
     return typed
 
 
-def _plain(value: Any) -> Any:
-    """A value in YAML's own types."""
+def plain(value: Any) -> Any:
+    """Give an option's value in YAML's own types."""
     if isinstance(value, Path):
         return str(value)
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+    return [plain(item) for item in value] if isinstance(value, tuple) else value

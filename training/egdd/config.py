@@ -23,6 +23,11 @@ class DataOptions:
     data_path: Path = Path("data")
     """Folder with train/ and, if you have one, val/ (else part of train/ is held out). Each holds a folder of images a
     class, or WebDataset shards (*.tar)."""
+    extra_data: tuple[Path, ...] = ()
+    """Folders of class folders or shards, of classes of train/, whose images are trained on, too: a debug set."""
+    epoch_images: int | None = None
+    """Images of an epoch, at most: the first of its shuffle; default: all. The size of train/ gives a run with --extra_data
+    the steps of one without."""
     nb_classes: int | None = None
     """Number of classes, checked against the data; default: what the data have (the published 12 is its data's)."""
     val_fraction: float = 0.2
@@ -35,6 +40,7 @@ class DataOptions:
     """Memory for decoded images; beyond it they are decoded every epoch."""
 
     def check_data(self) -> None:
+        check("epoch_images", self.epoch_images, at_least=1)
         check("nb_classes", self.nb_classes, at_least=2)
         check("val_fraction", self.val_fraction, above=0, below=1)
         check("num_workers", self.num_workers, at_least=0)

@@ -64,9 +64,17 @@ def list_images(root: Path, classes: Sequence[str] | None = None, *, show: bool 
 
 
 def find_splits(
-    data_path: Path, *, val_fraction: float, seed: int, nb_classes: int | None = None, show: bool = False
+    data_path: Path,
+    *,
+    val_fraction: float,
+    seed: int,
+    nb_classes: int | None = None,
+    extra: Sequence[Path] = (),
+    show: bool = False,
 ) -> tuple[Listing, Listing]:
     """Find the training and validation images; without a val/ folder a seeded share of every class is held out.
+
+    The images of the folders `extra` come after the training images; none of them is held out.
 
     Raises:
         DataError: as `list_images`, or a class of one image cannot be divided.
@@ -80,14 +88,23 @@ def find_splits(
             field="nb_classes",
         )
     if (data_path / "val").is_dir():
-        return train, list_images(data_path / "val", train.classes, show=show)
+        val = list_images(data_path / "val", train.classes, show=show)
+    else:
+        train, val = _held_out(train, data_path, val_fraction, seed)
+    for number, folder in enumerate(extra, start=1):
+        train = train.join(list_images(folder, train.classes, show=show), f"extra-{number}")
+    return train, val
+
+
+def _held_out(train: Listing, data_path: Path, fraction: float, seed: int) -> tuple[Listing, Listing]:
+    """Divide a listing into training and validation images."""
     draw = random.Random(seed)
     held: set[int] = set()
     for label, name in enumerate(train.classes):
         members = [i for i, own in enumerate(train.labels) if own == label]
         if len(members) < 2:
             raise DataError(f"Class {name!r} has one image; it needs 2, since {data_path} has no val/ folder.")
-        count = min(max(1, round(val_fraction * len(members))), len(members) - 1)
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
         held.update(draw.sample(members, count))
     kept = train.take([i for i in range(len(train)) if i not in held])
     return replace(kept, problems=train.problems), train.take(sorted(held))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from saaa.errors import DataError
@@ -18,7 +18,7 @@ class Extent:
     """Where an image's bytes lie."""
 
     file: str
-    """Relative to the listing's root."""
+    """Relative to the listing's root, or absolute."""
     start: int = 0
     """First byte."""
     size: int = -1
@@ -27,7 +27,7 @@ class Extent:
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a folder, by class, then by name."""
+    """The images of a folder, by class, then by name; what others `join` follows."""
 
     root: Path
     classes: tuple[str, ...]
@@ -62,9 +62,27 @@ class Listing:
         return data
 
     def place(self, index: int) -> str:
-        """Say where a person finds the image: its path below root, or the shard's and its name there."""
+        """Say where a person finds the image: its path (below root; absolute if it was joined), or the shard's and its
+        name there."""
         file, name = self.extents[index].file, self.names[index]
         return file if self.extents[index].size < 0 else f"{file}: {name}"
+
+    def join(self, other: Listing, mark: str) -> Listing:
+        """Add the images of another folder, of the same classes.
+
+        Args:
+            other: they follow this listing's.
+            mark: goes before their names, so that they differ from this listing's and say nothing of where they lie.
+        """
+        root = other.root.absolute()
+        return Listing(
+            self.root,
+            self.classes,
+            (*self.names, *(f"{mark}/{name}" for name in other.names)),
+            (*self.labels, *other.labels),
+            (*self.extents, *(replace(extent, file=str(root / extent.file)) for extent in other.extents)),
+            (*self.problems, *((str(root / place), reason) for place, reason in other.problems)),
+        )
 
     def take(self, indices: Sequence[int]) -> Listing:
         """Keep some of the images, and no problems: those belong to the whole."""

@@ -34,10 +34,10 @@ def epoch_order(count: int, *, seed: int, epoch: int) -> list[int]:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).tolist()
 
 
-def micros_per_epoch(count: int, batch_size: int, size: int) -> int:
-    """Count the micro-batches of an epoch on each of `size` processes; as in MAE, incomplete ones are left out (another
-    epoch's shuffle brings their images)."""
-    return count // size // batch_size
+def micros_per_epoch(count: int, batch_size: int, size: int, *, at_most: int | None = None) -> int:
+    """Count the micro-batches of an epoch of `count` images, or of `at_most` so many of them, on each of `size` processes;
+    as in MAE, incomplete ones are left out (another epoch's shuffle brings their images)."""
+    return min(count, at_most or count) // size // batch_size
 
 
 def training_loader(
@@ -67,7 +67,7 @@ def training_loader(
     """
     mine = epoch_order(len(images), seed=config.seed, epoch=epoch)[world.rank :: world.size]
     size = config.batch_size
-    micros = range(first_micro, micros_per_epoch(len(images), size, world.size))
+    micros = range(first_micro, micros_per_epoch(len(images), size, world.size, at_most=config.epoch_images))
     workers = min(config.num_workers, cores())
     return DataLoader(
         Augmented(images, transform, seed=config.seed, epoch=epoch),  # type: ignore[arg-type]  # typed by its batches

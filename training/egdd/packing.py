@@ -118,8 +118,10 @@ def _published(config: ArchiveConfig, classes: Path) -> Packed:
 
 
 def _recipe(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that shaped the weights; of the initial weights the file's name."""
+    """The options that shaped the weights; of files and folders the name."""
     recipe = {key: value for key, value in options.items() if key not in NOT_RECIPE}
+    if recipe.get("extra_data"):
+        recipe["extra_data"] = [Path(folder).name for folder in recipe["extra_data"]]
     if recipe.get("finetune"):
         recipe["finetune"] = Path(recipe["finetune"]).name
     return recipe

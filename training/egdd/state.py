@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ from training.egdd.loader import micros_per_epoch
 from training.egdd.networks import build_classifier
 from training.egdd.recipe import Mixing, build_mixing, build_optimizer, build_schedule
 from training.egdd.weights import load_initial
+from training.options import check, plain
 from training.precision import Precision
 from training.seeding import random_state, seed_everything, set_random_state
 
-SAME = ("batch_size", "accum_iter", "seed")
+SAME = ("batch_size", "accum_iter", "epoch_images", "seed")
 """Options that say which images a step takes; a resumed run needs those of its checkpoint."""
 
 
@@ -67,7 +68,8 @@ class Run:
     @property
     def micros(self) -> int:
         """Micro-batches of an epoch on each process."""
-        return micros_per_epoch(len(self.train), self.config.batch_size, self.world.size)
+        config = self.config
+        return micros_per_epoch(len(self.train), config.batch_size, self.world.size, at_most=config.epoch_images)
 
     @property
     def steps(self) -> int:
@@ -163,14 +165,17 @@ def splits(config: EgddConfig, world: World) -> tuple[Listing, Listing]:
             val_fraction=config.val_fraction,
             seed=config.seed,
             nb_classes=config.nb_classes,
+            extra=config.extra_data,
             show=True,
         )
     )
 
 
 def _check_enough(count: int, config: EgddConfig, world: World) -> None:
-    """Refuse a training set smaller than the batch of all processes, which would train on nothing."""
-    if count >= config.batch_size * world.size:
+    """Refuse a training set or an epoch smaller than the batch of all processes, which would train on nothing."""
+    least = config.batch_size * world.size
+    check("epoch_images", config.epoch_images, at_least=least, hint="the images of a batch on all processes")
+    if count >= least:
         return
     pair = 2 if config.mixes else 1
     fits = count // world.size // pair * pair
@@ -192,7 +197,7 @@ def save(run: Run, name: str) -> None:
         "classifier": settings_of(run.classifier.config),
         "model": run.served.state_dict(),
         "options": {
-            **{key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()},
+            **{f.name: plain(getattr(config, f.name)) for f in fields(config)},
             "world_size": run.world.size,  # which the learning rate depends on
         },
         "data": {
@@ -238,9 +243,9 @@ def resume(run: Run, path: Path) -> None:
     state = content["training"]
     try:
         for name in SAME:
-            if content["options"][name] != getattr(run.config, name):
+            if content["options"].get(name) != getattr(run.config, name):
                 raise CheckpointError(
-                    f"{path} was trained with --{name} {content['options'][name]}; resume needs the same."
+                    f"{path} was trained with --{name} {content['options'].get(name)}; resume needs the same."
                 )
         if len(state["random"]) != run.world.size:
             raise CheckpointError(

@@ -22,9 +22,12 @@ from PIL import Image
 from saaa.errors import DataError, OptionInvalid
 from saaa.images import decode, fit
 from saaa.models.classifier import ClassifierConfig
+from tests.training.egdd.conftest import draw
 from training.distributed import World
+from training.egdd.config import ShardsConfig
 from training.egdd.data import Images, Listing, cores, find_splits, list_images, load_for_evaluation, load_for_training
 from training.egdd.listing import read_classes, save_classes
+from training.egdd.shards import write_shards
 
 T = TypeVar("T")
 CLASSES = ("blue", "green", "red")
@@ -114,6 +117,55 @@ def test_seeded_split(own_folders: Path) -> None:
     assert [val.labels.count(label) for label in range(3)] == [2, 2, 2]
     assert find_splits(own_folders, val_fraction=0.4, seed=7)[1].names == val.names
     assert any(find_splits(own_folders, val_fraction=0.4, seed=s)[1].names != val.names for s in range(5))
+
+
+def test_extra_images_follow_and_are_not_held_out(own_folders: Path, tmp_path: Path) -> None:
+    extra = [tmp_path / "one", tmp_path / "two"]
+    draw(extra[0], 2, seed=8)
+    shutil.rmtree(extra[0] / "green")
+    draw(extra[1], 1, seed=9)
+    train, val = find_splits(own_folders, val_fraction=0.4, seed=7)
+    more, same = find_splits(own_folders, val_fraction=0.4, seed=7, extra=extra)
+    assert same == val
+    assert more.take(range(len(train))) == train.take(range(len(train)))
+    assert more.names[len(train) :] == (
+        *("extra-1/blue/00.png", "extra-1/blue/01.png", "extra-1/red/00.png", "extra-1/red/01.png"),
+        *("extra-2/blue/00.png", "extra-2/green/00.png", "extra-2/red/00.png"),
+    )
+    assert more.labels[len(train) :] == (0, 0, 2, 2, 0, 1, 2)
+    assert more.read(len(train) + 2) == (extra[0] / "red" / "00.png").read_bytes()
+    assert Path(more.place(len(train) + 2)) == extra[0] / "red" / "00.png"
+
+
+def test_digest_of_extra_images_tells_contents_not_places(own_folders: Path, tmp_path: Path) -> None:
+    def digest(folder: Path) -> str:
+        return load(find_splits(own_folders, val_fraction=0.4, seed=7, extra=[folder])[0]).digest
+
+    draw(tmp_path / "one", 2, seed=8)
+    first = digest(tmp_path / "one")
+    shutil.move(tmp_path / "one", tmp_path / "moved")
+    assert digest(tmp_path / "moved") == first
+    Image.new("RGB", (9, 9)).save(tmp_path / "moved" / "red" / "00.png")
+    assert digest(tmp_path / "moved") != first
+
+
+def test_extra_shards(own_folders: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "one", 2, seed=8)
+    (tmp_path / "one" / "red" / "01.png").write_bytes(b"broken")
+    write_shards(ShardsConfig(data_path=tmp_path / "one", output_dir=tmp_path / "shards"))
+    train, _ = find_splits(own_folders, val_fraction=0.4, seed=7, extra=[tmp_path / "shards"])
+    images = load(train)
+    assert [images.labels[-5:].tolist(), len(images)] == [[0, 0, 1, 1, 2], 14]
+    ((place, _),) = images.skipped
+    assert place == f"{tmp_path}/shards/shard-000000.tar: extra-1/red/01.png"
+    assert images.listing.read(13) == (tmp_path / "one" / "red" / "00.png").read_bytes()
+
+
+def test_extra_images_of_a_class_that_train_lacks(own_folders: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "one", 1, seed=8)
+    (tmp_path / "one" / "red").rename(tmp_path / "one" / "pink")
+    with pytest.raises(DataError, match=r"one must be among .*'red'\]; found \['pink'\]"):
+        find_splits(own_folders, val_fraction=0.2, seed=0, extra=[tmp_path / "one"])
 
 
 def test_class_of_one_image_cannot_be_split(own_folders: Path) -> None:

@@ -97,6 +97,14 @@ def test_incomplete_batches_are_left_out(images: Images) -> None:
     assert not batches(images, batch_size=25)
 
 
+def test_an_epoch_of_part_of_the_images(images: Images) -> None:
+    """The first of the shuffle; another epoch brings others."""
+    epochs = [[i for _, _, own in batches(images, epoch_images=11, epoch=e) for i in own.tolist()] for e in range(20)]
+    assert epochs == [epoch_order(24, seed=0, epoch=e)[:8] for e in range(20)]
+    assert {i for epoch in epochs for i in epoch} == set(range(24))
+    assert len(batches(images, epoch_images=1000)) == len(batches(images)) == 6
+
+
 def test_as_the_distributed_sampler(images: Images) -> None:
     """Each process's part is what torch's sampler gives it of the same order."""
     order = epoch_order(24, seed=0, epoch=2)

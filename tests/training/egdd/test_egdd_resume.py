@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
-from saaa.errors import CheckpointError
+from saaa import archive as archives
+from saaa.errors import CheckpointError, OptionInvalid
+from tests.training.egdd.conftest import draw
 from tests.training.egdd.tiny_run import assert_same, options, signalled, still
 from tests.training.runs import losses, rows
 from tests.training.several import together
 from training.checkpoint import load_checkpoint
 from training.egdd import outcome
+from training.egdd.config import ArchiveConfig
+from training.egdd.packing import pack
 from training.egdd.train import train
 from training.stopping import Stopped
 
@@ -76,6 +81,32 @@ def test_a_finished_run_resumed_does_nothing_but_measure(finished: Path, class_f
     expected = json.loads((finished / "metrics.json").read_text())
     assert {k: v for k, v in metrics.items() if k != "seconds"} == {k: v for k, v in expected.items() if k != "seconds"}
     assert not (tmp_path / "last.pt").exists()
+
+
+def test_with_extra_images(class_folders: Path, tmp_path: Path) -> None:
+    """As many steps as without them; stopped and resumed, also when the folder has moved meanwhile; not with others."""
+    draw(tmp_path / "debug", 3, seed=5)
+    changes = {"extra_data": (tmp_path / "debug",), "epoch_images": 24}
+    train(options(class_folders, tmp_path / "whole", **changes))
+    assert load_checkpoint(tmp_path / "whole" / "last.pt", "egdd")["data"]["train"]["images"] == 33
+    assert len(rows(tmp_path / "whole")) == 9
+    with signalled(4, signal.SIGTERM), pytest.raises(Stopped):
+        train(options(class_folders, tmp_path / "parts", **changes))
+    changes["extra_data"] = (shutil.move(tmp_path / "debug", tmp_path / "moved"),)
+    train(options(class_folders, tmp_path / "parts", **changes, resume=tmp_path / "parts" / "last.pt"))
+    assert_same(tmp_path / "whole" / "last.pt", tmp_path / "parts" / "last.pt")
+    for other, says in (({**changes, "extra_data": ()}, "other images"), ({**changes, "epoch_images": 16}, "epoch_im")):
+        with pytest.raises(CheckpointError, match=says):
+            train(options(class_folders, tmp_path / "other", **other, resume=tmp_path / "parts" / "last.pt"))
+
+    pack(ArchiveConfig(checkpoint=tmp_path / "whole" / "last.pt", output=tmp_path / "a.mar", faithfulness_images=4))
+    recipe = archives.read(tmp_path / "a.mar").card["recipe"]
+    assert (recipe["extra_data"], recipe["epoch_images"]) == (["debug"], 24)
+
+
+def test_an_epoch_smaller_than_a_batch(class_folders: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionInvalid, match="epoch_images is 7; it must be at least 8"):
+        train(options(class_folders, tmp_path, epoch_images=7))
 
 
 def test_longer_training_from_a_checkpoint(finished: Path, class_folders: Path, tmp_path: Path) -> None:
