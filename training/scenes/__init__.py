@@ -6,11 +6,12 @@ objects whose removal flips the label, can be verified by drawing the scene agai
 
 A world on disk (`saaa-train scenes`):
 
-    {train,val,test}/<class>/<image_id>.jpg
+    {train,val,test,pool}/<class>/<image_id>.jpg (a pool only where it was asked for)
     masks/<image_id>.png                      uint8: 0 the room, k the visible pixels of object k
     scenes.jsonl                              a line an image: id, split, class, file, size, objects, relationships
                                               (ids as in the region files), evidence (object ids), confound
-                                              (kind and cue, or null)
+                                              (kind and cue, or null; with `confound_held_out` also `of`, the
+                                              class whose cue it is)
     annotations/regionfiles/<image_id>.json   regions: sub-graphs of at most 10 nodes, with a phrase
     annotations/regionfiles/<set>_names.npy   (image_id, region_id) pairs
     annotations/public_split/<set>_names.npy  image names; sets: trn = train, val = val, val_sub = test

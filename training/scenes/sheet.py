@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from training.scenes.classes import CLASSES
-
 CELL = 200
 TEXT = 54
 GAP = 10
@@ -28,15 +26,16 @@ def contact_sheet(world: Path, scenes: list[dict[str, Any]], columns: int = 4) -
         scenes: records of scenes.jsonl.
         columns: scenes of each class.
     """
-    order = {"test": 0, "val": 1, "train": 2}
+    order = {"test": 0, "val": 1, "train": 2, "pool": 3}
+    labels = sorted({s["class"] for s in scenes})
     groups = [
         sorted((s for s in scenes if s["class"] == label), key=lambda s: (order[s["split"]], s["id"]))[:columns]
-        for label in CLASSES
+        for label in labels
     ]
     half = columns * (CELL + GAP) + GAP
     row = CELL + TEXT + GAP + 28
     legend = 30
-    sheet = Image.new("RGB", (2 * half + GAP, (len(CLASSES) + 1) // 2 * row + legend + GAP), (250, 250, 248))
+    sheet = Image.new("RGB", (2 * half + GAP, (len(labels) + 1) // 2 * row + legend + GAP), (250, 250, 248))
     draw = ImageDraw.Draw(sheet)
     title, small = ImageFont.load_default(19), ImageFont.load_default(13)
     draw.line([(GAP, GAP + 9), (GAP + 22, GAP + 9)], ACCENT, 3)
@@ -48,7 +47,7 @@ def contact_sheet(world: Path, scenes: list[dict[str, Any]], columns: int = 4) -
         SOFT,
         font=small,
     )
-    for k, (label, group) in enumerate(zip(CLASSES, groups, strict=True)):
+    for k, (label, group) in enumerate(zip(labels, groups, strict=True)):
         left, top = (k % 2) * (half + GAP) + GAP, (k // 2) * row + legend + GAP
         draw.text((left, top), label.replace("_", " "), INK, font=title)
         for column, scene in enumerate(group):

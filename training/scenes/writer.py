@@ -21,8 +21,8 @@ from PIL import Image
 
 from saaa.errors import DataError
 from training.progress import progress
-from training.scenes.classes import CLASSES, evidence_of
-from training.scenes.config import ScenesConfig, confound_cue
+from training.scenes.classes import evidence_of
+from training.scenes.config import CONFOUNDED_SPLITS, ScenesConfig, confound_cue
 from training.scenes.regions import Region, choose_regions, graph_of
 from training.scenes.renderer import evidence_is_exact
 from training.scenes.sampler import NO_BIAS, sample_scene
@@ -30,6 +30,8 @@ from training.scenes.sheet import contact_sheet
 
 SPLITS = {"train": "trn", "val": "val", "test": "val_sub"}
 """Our splits and their names in the published formats."""
+FOLDERS = (*SPLITS, "pool")
+"""Ids count over these in turn, so that a pool leaves every other scene as it is."""
 SPECIAL_WORDS = ("BOS", "EOS", "UNK")
 SMALL_WORLD = 64
 """Below this many scenes starting processes costs more than it saves."""
@@ -116,17 +118,17 @@ def _existing(folder: Path) -> dict[str, Any] | None:
 def _description(config: ScenesConfig) -> dict[str, Any]:
     """The options that shape the world, and a fingerprint of the code that draws it."""
     options = {key: value for key, value in asdict(config).items() if key not in ("output_dir", "workers")}
-    options["confound"] = sorted(options["confound"])
+    options |= {"confound": sorted(config.confound), "classes": list(config.labels())}
     code = hashlib.sha256(f"pillow {PIL.__version__}".encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         code.update(path.read_bytes())
-    return {"config": options, "code": code.hexdigest(), "classes": list(CLASSES), "splits": SPLITS}
+    return {"config": options, "code": code.hexdigest(), "classes": list(config.labels()), "splits": SPLITS}
 
 
 def _write_world(config: ScenesConfig, folder: Path) -> dict[str, Any]:
     plans = list(_plans(config))
-    for split in SPLITS:
-        for label in CLASSES:
+    for split in dict.fromkeys(split for split, _, _ in plans):
+        for label in config.labels():
             (folder / split / label).mkdir(parents=True, exist_ok=True)
     for name in ("masks", "annotations/regionfiles", "annotations/public_split"):
         (folder / name).mkdir(parents=True)
@@ -151,10 +153,11 @@ def _write_world(config: ScenesConfig, folder: Path) -> dict[str, Any]:
 
 def _plans(config: ScenesConfig) -> Iterator[tuple[str, str, str]]:
     """(split, image id, class) of every scene; ids count over the whole world."""
+    labels = config.labels()
     index = 0
-    for split in SPLITS:
+    for split in FOLDERS:
         for k in range(getattr(config, split)):
-            yield split, f"{index:06d}", CLASSES[k % len(CLASSES)]
+            yield split, f"{index:06d}", labels[k % len(labels)]
             index += 1
 
 
@@ -162,13 +165,15 @@ def _write_scene(task: tuple[ScenesConfig, Path, str, str, str]) -> dict[str, An
     """Draws one scene and writes its picture, its mask and its region file; returns what the indexes need."""
     config, folder, split, image_id, label = task
     seed = f"{config.seed}/{image_id}"
-    bias, confound = NO_BIAS, None
-    if split == "train":
-        kind = config.confounds().get(label)
-        confounded = kind is not None and Random(f"{seed}/confound").random() < config.confound_strength
-        bias = config.bias_for(label, confounded=confounded)
-        if confounded and kind is not None:
-            confound = {"kind": kind, "cue": confound_cue(label, kind)}
+    carried = config.cue_of(label, split, Random(f"{seed}/confound"))
+    # Held-out scenes without a cue of somebody's are as chance has it; in training every class lacks the others' cues.
+    bias = config.bias_for(carried) if carried or split in CONFOUNDED_SPLITS else NO_BIAS
+    confound = None
+    if carried is not None:
+        kind = config.confounds()[carried]
+        confound = {"kind": kind, "cue": confound_cue(carried, kind)}
+        if config.confound_held_out is not None:
+            confound["of"] = carried
     regions: list[Region] = []
     attempt = 0
     while len(regions) < config.regions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_any_number_of_workers_gives_the_same_bytes(
 
 def test_reuse_replace_refuse(world: Path, tmp_path: Path) -> None:
     before = (world / "world.json").stat().st_mtime_ns
-    again = run(ScenesConfig(output_dir=world, workers=2, **SMALL))
+    again = run(ScenesConfig(output_dir=world, workers=2, classes=CLASSES[::-1], **SMALL))
     assert again.reused
     assert (again.images, again.regions) == (36, 72)
     assert (world / "world.json").stat().st_mtime_ns == before
@@ -121,12 +122,65 @@ def test_confounds_are_in_training_only(tmp_path: Path, kind: str) -> None:
 
 def test_the_cue_of_a_colour_is_kept_from_other_classes() -> None:
     config = ScenesConfig(confound=("kitchen=colour", "office=backdrop"))
-    kitchen, office = (config.bias_for(label, confounded=True) for label in ("kitchen", "office"))
+    kitchen, office = config.bias_for("kitchen"), config.bias_for("office")
     assert kitchen.wall in WALLS
     assert office.wall is None
     assert kitchen.wall in office.avoid_walls
     assert office.backdrop in kitchen.avoid_backdrops
-    assert config.bias_for("kitchen", confounded=False).wall is None
+    assert config.bias_for(None).wall is None
+    assert config.bias_for(None).avoid_walls == {kitchen.wall}
+
+
+OBJECTS = {"art_studio": "ball", "bedroom": "guitar", "kitchen": "basket"}
+
+
+def test_held_out_cues_classes_and_pool(tmp_path: Path) -> None:
+    confound = tuple(f"{label}=object" for label in OBJECTS)
+    shape = {"train": 12, "val": 4, "test": 24, "size": 64, "classes": ("office", *OBJECTS), "confound": confound}
+    run(ScenesConfig(output_dir=tmp_path / "a", workers=1, confound_held_out=0.5, pool=8, **shape))
+    run(ScenesConfig(output_dir=tmp_path / "b", workers=1, **shape))
+    scenes, plain = scenes_of(tmp_path / "a"), scenes_of(tmp_path / "b")
+    for split, count in (("train", 3), ("val", 1), ("test", 6), ("pool", 2)):
+        found = Counter(s["class"] for s in scenes if s["split"] == split)
+        assert found == dict.fromkeys(sorted((*OBJECTS, "office")), count)
+        assert sorted(path.name for path in (tmp_path / "a" / split).iterdir()) == sorted(found)
+    assert not (tmp_path / "b" / "pool").exists()
+    carried = Counter()
+    for scene in scenes:
+        names = {item["name"] for item in scene["objects"]}
+        said = scene["confound"]
+        if scene["class"] == "office":
+            assert said is None
+            assert scene["split"] in ("val", "test") or not names & set(OBJECTS.values())
+            continue
+        assert said["cue"] == OBJECTS[said["of"]]
+        assert names & set(OBJECTS.values()) == {said["cue"]}
+        carried[scene["split"], said["of"] == scene["class"]] += 1
+    assert carried["train", False] == carried["pool", False] == 0
+    assert min(carried["test", True], carried["test", False]) >= 4
+    for scene in plain[:12]:
+        assert (tmp_path / "a" / scene["file"]).read_bytes() == (tmp_path / "b" / scene["file"]).read_bytes()
+    assert all(s["confound"] is None for s in plain[12:])
+
+
+def test_a_pool_leaves_the_world_as_it_is(tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    for folder, pool in ((before, 0), (after, 1)):
+        run(ScenesConfig(output_dir=folder, workers=1, train=2, val=2, test=2, pool=pool, size=64))
+    unlike = ("world.json", "contact_sheet.png", "scenes.jsonl")
+    files = [p.relative_to(before) for p in before.rglob("*") if p.is_file() and p.name not in unlike]
+    assert len(files) > 24
+    assert all((after / name).read_bytes() == (before / name).read_bytes() for name in files)
+    assert scenes_of(after)[:-1] == scenes_of(before)
+
+
+def test_held_out_cues_come_as_often_as_asked() -> None:
+    config = ScenesConfig(confound=tuple(f"{label}=object" for label in OBJECTS), confound_held_out=0.25)
+    drawn = Counter(config.cue_of("bedroom", "test", Random(k)) for k in range(2000))
+    assert 0.21 < drawn["bedroom"] / 2000 < 0.29
+    assert drawn["art_studio"] + drawn["kitchen"] == 2000 - drawn["bedroom"]
+    assert 0.8 < drawn["art_studio"] / drawn["kitchen"] < 1.25
+    assert config.cue_of("office", "test", Random(0)) is None
 
 
 @pytest.mark.parametrize(
@@ -134,7 +188,10 @@ def test_the_cue_of_a_colour_is_kept_from_other_classes() -> None:
     [
         {"train": 0}, {"size": 8}, {"confound": ("kitchen",)}, {"confound": ("moon=colour",)}, {"workers": -1},
         {"confound": ("kitchen=colour", "kitchen=object")}, {"confound_strength": 0.0}, {"quality": 100},
-        {"regions": 1},
+        {"regions": 1}, {"pool": -1}, {"classes": ("moon",)}, {"confound_held_out": 0.5},
+        {"confound": ("kitchen=colour",), "classes": ("office",)},
+        {"confound": ("kitchen=colour", "office=object"), "confound_held_out": 0.5},
+        {"confound": ("kitchen=object", "art studio=object"), "confound_held_out": 1.5},
     ],
 )  # fmt: skip
 def test_bad_options(options: dict) -> None:
