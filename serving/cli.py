@@ -30,7 +30,7 @@ def up(
     port: int = 50051,
     classifier_workers: int = 2,
     captioner_workers: int = 1,
-    ratings: Path | None = None,
+    ratings: str | None = None,
 ) -> int:
     """Serve all archives of a folder: starts the backend and the service, until it is told to stop.
 
@@ -42,7 +42,8 @@ def up(
         classifier_workers: TorchServe's worker processes for each classifier; with two, an explanation never
             stands in the way of a prediction.
         captioner_workers: TorchServe's worker processes for each captioner.
-        ratings: file that keeps people's ratings of explanations, made when absent; unless given, none are kept.
+        ratings: file that keeps people's ratings of explanations, made when absent, or URL of a PostgreSQL database
+            (postgresql://USER@HOST/DATABASE; the password better in PGPASSWORD); unless given, none are kept.
     """
     from serving.backends.process import TorchServeOptions
     from serving.run import run_up
@@ -59,7 +60,7 @@ def serve(
     management_address: str | None = None,
     host: str = "127.0.0.1",
     port: int = 50051,
-    ratings: Path | None = None,
+    ratings: str | None = None,
 ) -> int:
     """Serve in front of a TorchServe that runs already; it may come and go.
 
@@ -68,7 +69,8 @@ def serve(
         management_address: HOST:PORT of its gRPC management API; the inference port + 1 unless given.
         host: address to listen on.
         port: port to listen on; 0 picks a free one.
-        ratings: file that keeps people's ratings of explanations, made when absent; unless given, none are kept.
+        ratings: file that keeps people's ratings of explanations, made when absent, or URL of a PostgreSQL database
+            (postgresql://USER@HOST/DATABASE; the password better in PGPASSWORD); unless given, none are kept.
     """
     from serving.run import run_serve
     from serving.settings import FacadeSettings
@@ -191,7 +193,7 @@ def models(*, address: str = DEFAULT_ADDRESS, json: bool = False) -> int:
 
 def ratings(
     action: Annotated[Literal["export"], tyro.conf.Positional],
-    store: Annotated[Path, tyro.conf.Positional],
+    store: Annotated[str, tyro.conf.Positional],
     *,
     out: Path | None = None,
     images: Path | None = None,
@@ -200,7 +202,7 @@ def ratings(
 
     Args:
         action: "export".
-        store: the file that `saaa up --ratings` keeps.
+        store: the file or the database that `saaa up --ratings` names.
         out: file to write; standard output unless given.
         images: folder for the images that people let us keep; unless given, they stay in the store.
     """

@@ -15,7 +15,7 @@ from saaa.v1 import analysis_pb2 as pb
 from saaa.v1 import feedback_pb2 as feedback
 from serving.convert import NODE_KINDS, read_graph
 from serving.plan import check_image, check_inside, check_request_id
-from serving.ratings import KeptImage, Rating, spelled
+from serving.ratings_place import KeptImage, Rating, spelled
 from serving.settings import RequestLimits
 from serving.violations import Violations
 

@@ -32,20 +32,18 @@ people and clients sent: text, never markup, names of files or commands.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from saaa.errors import DataError
-from serving.ratings import BUSY_S, check_ours, spelled
+from serving.ratings_place import Reader, place, spelled
 
 FORMAT = "saaa.rating.v1"
 
 
-def export_ratings(store: Path, out: TextIO, images: Path | None = None) -> int:
+def export_ratings(store: Path | str, out: TextIO, images: Path | None = None) -> int:
     """Write every rating as one JSON line each; arguments and errors are those of `read_ratings`.
 
     Returns:
@@ -58,13 +56,13 @@ def export_ratings(store: Path, out: TextIO, images: Path | None = None) -> int:
     return count
 
 
-def export_file(store: Path, out: Path, images: Path | None = None) -> int:
+def export_file(store: Path | str, out: Path, images: Path | None = None) -> int:
     """`export_ratings` to a file, which is whole or left as it was.
 
     Raises:
         DataError: also when the file or an image cannot be written.
     """
-    if out.resolve() == store.resolve():
+    if out.resolve() == Path(store).resolve():
         raise DataError(f"{out} is the store itself; name another file.")
     partial = out.with_name(f".{out.name}.partial")
     try:
@@ -78,48 +76,36 @@ def export_file(store: Path, out: Path, images: Path | None = None) -> int:
     return count
 
 
-def read_ratings(store: Path, images: Path | None = None) -> Iterator[dict[str, Any]]:
+def read_ratings(store: Path | str, images: Path | None = None) -> Iterator[dict[str, Any]]:
     """Every rating of a store, as exported; the store may be in use.
 
     Args:
-        store: its file.
+        store: its file, or its URL.
         images: folder for the images that people let us keep, made when absent; None leaves them in the store.
 
     Raises:
         DataError: there is no such store, or it cannot be read.
+        OptionInvalid: it is a URL that cannot be used.
     """
-    if not store.is_file():
-        raise DataError(f"There is no ratings store {store}; `saaa up --ratings {store}` makes one.")
-    try:
-        with contextlib.closing(sqlite3.connect(store, timeout=BUSY_S, isolation_level=None)) as connection:
-            check_ours(connection)
-            # One transaction: what is recorded meanwhile is not half seen.
-            connection.execute("BEGIN")
-            rows = connection.execute(
-                "SELECT request_id, recorded_at, content, image_sha256, images.format FROM ratings "
-                "LEFT JOIN images ON images.sha256 = image_sha256 ORDER BY number"
-            )
-            for request_id, recorded_at, content, sha256, kind in rows:
-                rating = {
-                    "format": FORMAT,
-                    "request_id": request_id,
-                    "recorded_at": recorded_at,
-                    **json.loads(content),
-                }
-                if images is not None and sha256 is not None:
-                    rating["image"]["file"] = f"{sha256}.{kind}"
-                    _write_image(connection, sha256, images / rating["image"]["file"])
-                yield rating
-    except sqlite3.Error as error:
-        raise DataError(f"The ratings store {store} cannot be read: {error}.") from None
+    with place(store).reading() as reader:
+        for row in reader.rows():
+            rating = {
+                "format": FORMAT,
+                "request_id": row.request_id,
+                "recorded_at": row.recorded_at,
+                **json.loads(row.content),
+            }
+            if images is not None and row.image_sha256 is not None:
+                rating["image"]["file"] = f"{row.image_sha256}.{row.image_format}"
+                _write_image(reader, row.image_sha256, images / rating["image"]["file"])
+            yield rating
 
 
-def _write_image(connection: sqlite3.Connection, sha256: str, path: Path) -> None:
+def _write_image(reader: Reader, sha256: str, path: Path) -> None:
     """Write an image unless it is there; a file is whole or absent."""
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    ((data,),) = connection.execute("SELECT bytes FROM images WHERE sha256 = ?", (sha256,))
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data)
+    partial.write_bytes(reader.image(sha256))
     partial.replace(path)

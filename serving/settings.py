@@ -111,8 +111,9 @@ class FacadeSettings:
     a clear answer instead of gRPC's own."""
     reflection: bool = True
     """Whether gRPC server reflection answers."""
-    ratings: Path | None = None
-    """The SQLite file that keeps people's ratings; None keeps none."""
+    ratings: Path | str | None = field(default=None, repr=False)
+    """What keeps people's ratings: an SQLite file, or a URL of PostgreSQL (with its password: not shown); None keeps
+    none."""
 
     def __post_init__(self) -> None:
         _require(bool(self.host), "host", "an address such as 127.0.0.1")

@@ -22,8 +22,10 @@ import serving.ratings
 from saaa.errors import DataError, LaneFull, RatingConflict, RatingsUnavailable, StartFailed
 from saaa.v1.feedback_pb2_grpc import FeedbackServiceStub
 from serving.cli import main
-from serving.ratings import KeptImage, Rating, RatingStore, spelled
+from serving.ratings import RatingStore
 from serving.ratings_export import read_ratings
+from serving.ratings_place import KeptImage, Rating, spelled
+from serving.ratings_sqlite import SqliteWriter
 from tests.serving.test_feedback import request
 
 
@@ -44,6 +46,11 @@ def rating(name: str, text: str = "", image: bytes | None = None) -> Rating:
     return Rating(request_id=name, content=spelled({"text": text, "image": {}}), image=kept)
 
 
+def sqlite(store: RatingStore) -> sqlite3.Connection:
+    assert isinstance(store._writer, SqliteWriter)
+    return store._writer.connection
+
+
 def names(path: Path) -> list[str]:
     return [entry["request_id"] for entry in read_ratings(path)]
 
@@ -53,8 +60,9 @@ async def test_answered_means_committed(store: RatingStore, path: Path) -> None:
         await store.record(rating(f"r{number}"))
         # Another connection sees only what is committed.
         assert len(names(path)) == number + 1
-    (mode,) = store._connection.execute("PRAGMA journal_mode").fetchone()
-    (synchronous,) = store._connection.execute("PRAGMA synchronous").fetchone()
+    connection = sqlite(store)
+    (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
     assert (mode, synchronous) == ("wal", 2)
     assert path.stat().st_mode & 0o077 == 0
 
@@ -89,7 +97,7 @@ class Writers:
             thread.join(60)
 
 
-def start(path: Path) -> tuple[subprocess.Popen[str], str]:
+def start(path: Path | str) -> tuple[subprocess.Popen[str], str]:
     """A real facade that keeps ratings; it needs no backend for that."""
     command = "serve --backend_address 127.0.0.1:1 --port 0"
     process = subprocess.Popen(
@@ -173,11 +181,12 @@ async def test_who_has_gone_does_not_hurt_the_others(store: RatingStore, path: P
 
 async def test_a_full_disk_is_told_and_survived(store: RatingStore, path: Path) -> None:
     await store.record(rating("small"))
-    (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
-    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    connection = sqlite(store)
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(RatingsUnavailable, match="full"):
         await store.record(rating("large", image=b"x" * 100_000))
-    store._connection.execute("PRAGMA max_page_count = 1000000")
+    connection.execute("PRAGMA max_page_count = 1000000")
     await store.record(rating("large", image=b"x" * 100_000))
     assert names(path) == ["small", "large"]
 
