@@ -52,6 +52,7 @@ JOBS: dict[str, Job] = {
         "training.annotation", "ExportConfig", "export_tasks", "make annotation tasks of attributions"
     ),
     "annotate import": Job("training.annotation", "ImportConfig", "import_answers", "read people's answers about them"),
+    "concepts": Job("training.debugging", "ConceptsConfig", "list_concepts", "have a language model list concepts"),
     "archive egdd": Job("training.egdd", "ArchiveConfig", "archive", "make a servable archive of a classifier"),
     "archive ega": Job("training.ega", "ArchiveConfig", "archive", "make a servable archive of a captioner"),
     "asg coco": Job("training.asg", "AsgCocoConfig", "run_coco", "make scene graphs of COCO's captions and boxes"),
