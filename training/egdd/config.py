@@ -26,8 +26,8 @@ class DataOptions:
     extra_data: tuple[Path, ...] = ()
     """Folders of class folders or shards, of classes of train/, whose images are trained on, too: a debug set."""
     epoch_images: int | None = None
-    """Images of an epoch, at most: the first of its shuffle; default: all. The size of train/ gives a run with --extra_data
-    the steps of one without."""
+    """Images of an epoch, at most: the first of its shuffle; default: all. With the size of train/ a run with
+    --extra_data takes as many steps as one without."""
     nb_classes: int | None = None
     """Number of classes, checked against the data; default: what the data have (the published 12 is its data's)."""
     val_fraction: float = 0.2

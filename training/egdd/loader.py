@@ -35,8 +35,8 @@ def epoch_order(count: int, *, seed: int, epoch: int) -> list[int]:
 
 
 def micros_per_epoch(count: int, batch_size: int, size: int, *, at_most: int | None = None) -> int:
-    """Count the micro-batches of an epoch of `count` images, or of `at_most` so many of them, on each of `size` processes;
-    as in MAE, incomplete ones are left out (another epoch's shuffle brings their images)."""
+    """Count the micro-batches of an epoch of `count` images, or of `at_most` so many, on each of `size` processes; as
+    in MAE, incomplete ones are left out (another epoch's shuffle brings their images)."""
     return min(count, at_most or count) // size // batch_size
 
 
