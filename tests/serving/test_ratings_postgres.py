@@ -48,9 +48,6 @@ class Server:
     def start(self) -> None:
         self._server.ensure_postgres_running()
 
-    def close(self) -> None:
-        self._ctl("stop", "-m", "fast")
-
     def _ctl(self, *words: str) -> None:
         from pgserver._commands import pg_ctl
 
@@ -62,7 +59,7 @@ def server() -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="saaa-pg-"))  # a short path: it holds a socket
     server = Server(folder)
     yield server
-    server.close()
+    server.kill()
     shutil.rmtree(folder)
 
 
