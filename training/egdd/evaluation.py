@@ -85,6 +85,17 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     return report
 
 
+def read_classifier(path: Path) -> Classifier:
+    """Read a model, frozen and in evaluation mode: an archive (.mar, or its unpacked folder), else a checkpoint.
+
+    Raises:
+        ArchiveError, CheckpointError: it is unusable.
+    """
+    if path.suffix == ".mar" or path.is_dir():
+        return Classifier.from_archive(archives.read(path))
+    return classifier_of(load_checkpoint(path, "egdd"))
+
+
 def classifier_of(checkpoint: dict[str, Any]) -> Classifier:
     """Build the classifier of a checkpoint, frozen and in evaluation mode.
 
