@@ -63,8 +63,8 @@ class PostgresPlace:
         host, port, name = (str(given.get(key) or "") for key in ("host", "port", "dbname"))
         if "@" in host + name or (not port.replace(",", "").isdecimal() and port):
             raise OptionInvalid(
-                "Ratings are kept at no URL like this; write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with %-codes for "
-                "special characters in a part (%40 is @, %3A is :, %2F is /).",
+                "Ratings are kept at no URL like this; write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with "
+                "%-codes for special characters in a part (%40 is @, %3A is :, %2F is /).",
                 field="ratings",
             )
         self._options: dict[str, Any] = {**_PATIENCE, **given, "client_encoding": "UTF8"}

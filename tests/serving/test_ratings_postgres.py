@@ -49,8 +49,9 @@ class Server:
         self._server.ensure_postgres_running()
 
     def _ctl(self, *words: str) -> None:
-        from pgserver._commands import pg_ctl
+        from pgserver import _commands
 
+        pg_ctl: Any = vars(_commands)["pg_ctl"]  # made when the package is imported
         pg_ctl(["-w", *words], pgdata=self._server.pgdata, user=self._server.system_user)
 
 
