@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -22,7 +20,6 @@ DOMAIN = "saaa"
 """`google.rpc.ErrorInfo.domain` of every error of this service."""
 INTERNAL_REASON = "INTERNAL"
 """`ErrorInfo.reason` of a failure that nobody foresaw."""
-DETAILS_KEY = "grpc-status-details-bin"
 
 CODES: dict[type[SaaaError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
@@ -95,37 +92,3 @@ def _status(code: grpc.StatusCode, message: str, details: list[Message]) -> stat
         packed.append(any_pb2.Any())
         packed[-1].Pack(detail)
     return status_pb2.Status(code=code.value[0], message=message, details=packed)
-
-
-Context = grpc.aio.ServicerContext[Any, Any]
-_CODES_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
-
-
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Ends every failed unary call with the status that the table names."""
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wrap the handler of a unary call; leave others alone."""
-        handler = await continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None:
-            return handler
-        # The stubs know the synchronous form only.
-        inner: Callable[[Any, Context], Awaitable[Any]] = handler.unary_unary  # type: ignore[assignment]
-
-        async def guarded(request: Any, context: Context) -> Any:
-            try:
-                return await inner(request, context)
-            except SaaaError as error:
-                status = to_status(error)
-            except grpc.aio.AbortError:
-                raise
-            except Exception as error:
-                status = unforeseen(error)
-            details = ((DETAILS_KEY, status.SerializeToString()),)
-            return await context.abort(_CODES_BY_NUMBER[status.code], status.message, details)
-
-        return grpc.unary_unary_rpc_method_handler(guarded, handler.request_deserializer, handler.response_serializer)

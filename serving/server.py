@@ -18,9 +18,9 @@ from saaa.v1 import analysis_pb2_grpc, feedback_pb2_grpc
 from serving.analysis import Analysis
 from serving.backends.base import Backend
 from serving.catalog import Catalog
-from serving.errors import ErrorInterceptor
 from serving.feedback import FEEDBACK_NAME, FeedbackService
 from serving.health import NOT_SERVING, SERVING, Probe
+from serving.interceptors.errors import ErrorInterceptor
 from serving.ratings import RatingStore
 from serving.service import SERVICE_NAME, AnalysisService
 from serving.settings import FacadeSettings

@@ -1,0 +1,34 @@
+"""Ends every failed call with the status that the table names."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import grpc
+
+from saaa.errors import SaaaError
+from serving.errors import to_status, unforeseen
+from serving.interceptors.base import REQUEST_ID_KEY, Call, CallInterceptor
+
+DETAILS_KEY = "grpc-status-details-bin"
+_CODES_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class ErrorInterceptor(CallInterceptor):
+    """Turns exceptions into statuses with `google.rpc` details; the call's request id goes with them."""
+
+    @contextlib.asynccontextmanager
+    async def around(self, call: Call) -> AsyncIterator[None]:
+        """Abort the call when the handler raises; what nobody foresaw is logged and told as an incident."""
+        try:
+            yield
+            return
+        except SaaaError as error:
+            status = to_status(error)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            status = unforeseen(error)
+        trailing = ((DETAILS_KEY, status.SerializeToString()), (REQUEST_ID_KEY, call.request_id))
+        await call.context.abort(_CODES_BY_NUMBER[status.code], status.message, trailing)
