@@ -42,6 +42,8 @@ TARGETS = (
     Target("saaa/packed/v1", "saaa/packed/v1", services=False),
     # The few messages of TorchServe that we call. They keep TorchServe's file and package names.
     Target("torchserve", "serving/backends/ts", services=True),
+    # The Open Inference Protocol, with the names that its clients know.
+    Target("inference", "serving/oip", services=True),
 )
 
 
@@ -58,6 +60,8 @@ def generate(target: Target, out: Path) -> None:
     arguments = [
         f"-I{target.package}={PROTOS / target.source}",
         f"-I{importlib.resources.files('grpc_tools') / '_proto'}",
+        # For google/rpc/status.proto.
+        f"-I{PROTOS}",
         f"--python_out={out}",
         f"--pyi_out={out}",
         *([f"--grpc_python_out={out}"] if target.services else []),

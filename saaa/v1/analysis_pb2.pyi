@@ -1,3 +1,4 @@
+from google.rpc import status_pb2 as _status_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -99,6 +100,48 @@ class AnalyzeRequest(_message.Message):
     captioner: ModelSelector
     request_id: str
     def __init__(self, image: _Optional[bytes] = ..., graph: _Optional[_Union[SceneGraph, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., top_k: _Optional[int] = ..., attribution: _Optional[_Union[AttributionOptions, _Mapping]] = ..., caption: _Optional[_Union[CaptionOptions, _Mapping]] = ..., classifier: _Optional[_Union[ModelSelector, _Mapping]] = ..., captioner: _Optional[_Union[ModelSelector, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class AnalyzeStreamRequest(_message.Message):
+    __slots__ = ("item_id", "request")
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    item_id: str
+    request: AnalyzeRequest
+    def __init__(self, item_id: _Optional[str] = ..., request: _Optional[_Union[AnalyzeRequest, _Mapping]] = ...) -> None: ...
+
+class AnalyzeStreamResponse(_message.Message):
+    __slots__ = ("item_id", "response", "error")
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    item_id: str
+    response: AnalyzeResponse
+    error: _status_pb2.Status
+    def __init__(self, item_id: _Optional[str] = ..., response: _Optional[_Union[AnalyzeResponse, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+
+class AnalyzeUploadRequest(_message.Message):
+    __slots__ = ("header", "chunk")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    header: UploadHeader
+    chunk: bytes
+    def __init__(self, header: _Optional[_Union[UploadHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
+
+class UploadHeader(_message.Message):
+    __slots__ = ("request", "size_bytes", "sha256")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    request: AnalyzeRequest
+    size_bytes: int
+    sha256: str
+    def __init__(self, request: _Optional[_Union[AnalyzeRequest, _Mapping]] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
+
+class AnalyzeUploadResponse(_message.Message):
+    __slots__ = ("response",)
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    response: AnalyzeResponse
+    def __init__(self, response: _Optional[_Union[AnalyzeResponse, _Mapping]] = ...) -> None: ...
 
 class ModelSelector(_message.Message):
     __slots__ = ("name", "version")
@@ -472,17 +515,33 @@ class AttributionMethod(_message.Message):
     def __init__(self, name: _Optional[str] = ..., cost_forwards: _Optional[float] = ..., reference: _Optional[str] = ..., targets: _Optional[_Iterable[_Union[TargetKind, str]]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_image_bytes", "max_image_pixels", "max_graph_nodes", "max_targets", "max_beam_width", "max_cost_forwards")
+    __slots__ = ("max_image_bytes", "max_image_pixels", "max_graph_nodes", "max_targets", "max_beam_width", "max_cost_forwards", "max_message_bytes", "max_upload_bytes", "max_stream_in_flight", "max_top_k", "max_steps", "max_masks", "max_words", "max_request_id")
     MAX_IMAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGE_PIXELS_FIELD_NUMBER: _ClassVar[int]
     MAX_GRAPH_NODES_FIELD_NUMBER: _ClassVar[int]
     MAX_TARGETS_FIELD_NUMBER: _ClassVar[int]
     MAX_BEAM_WIDTH_FIELD_NUMBER: _ClassVar[int]
     MAX_COST_FORWARDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_UPLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_STREAM_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOP_K_FIELD_NUMBER: _ClassVar[int]
+    MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
+    MAX_MASKS_FIELD_NUMBER: _ClassVar[int]
+    MAX_WORDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     max_image_bytes: int
     max_image_pixels: int
     max_graph_nodes: int
     max_targets: int
     max_beam_width: int
     max_cost_forwards: int
-    def __init__(self, max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_graph_nodes: _Optional[int] = ..., max_targets: _Optional[int] = ..., max_beam_width: _Optional[int] = ..., max_cost_forwards: _Optional[int] = ...) -> None: ...
+    max_message_bytes: int
+    max_upload_bytes: int
+    max_stream_in_flight: int
+    max_top_k: int
+    max_steps: int
+    max_masks: int
+    max_words: int
+    max_request_id: int
+    def __init__(self, max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_graph_nodes: _Optional[int] = ..., max_targets: _Optional[int] = ..., max_beam_width: _Optional[int] = ..., max_cost_forwards: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_upload_bytes: _Optional[int] = ..., max_stream_in_flight: _Optional[int] = ..., max_top_k: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_masks: _Optional[int] = ..., max_words: _Optional[int] = ..., max_request_id: _Optional[int] = ...) -> None: ...

@@ -40,6 +40,16 @@ class AnalysisServiceStub:
                 request_serializer=saaa_dot_v1_dot_analysis__pb2.AnalyzeRequest.SerializeToString,
                 response_deserializer=saaa_dot_v1_dot_analysis__pb2.AnalyzeResponse.FromString,
                 _registered_method=True)
+        self.AnalyzeStream = channel.stream_stream(
+                '/saaa.v1.AnalysisService/AnalyzeStream',
+                request_serializer=saaa_dot_v1_dot_analysis__pb2.AnalyzeStreamRequest.SerializeToString,
+                response_deserializer=saaa_dot_v1_dot_analysis__pb2.AnalyzeStreamResponse.FromString,
+                _registered_method=True)
+        self.AnalyzeUpload = channel.stream_unary(
+                '/saaa.v1.AnalysisService/AnalyzeUpload',
+                request_serializer=saaa_dot_v1_dot_analysis__pb2.AnalyzeUploadRequest.SerializeToString,
+                response_deserializer=saaa_dot_v1_dot_analysis__pb2.AnalyzeUploadResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/saaa.v1.AnalysisService/ListModels',
                 request_serializer=saaa_dot_v1_dot_analysis__pb2.ListModelsRequest.SerializeToString,
@@ -60,6 +70,24 @@ class AnalysisServiceServicer:
         """Analyze answers one image with class predictions, attributions and guided captions.
         INVALID_ARGUMENT carries google.rpc.BadRequest with one violation a field; an unknown model is NOT_FOUND; a full lane
         is RESOURCE_EXHAUSTED with google.rpc.RetryInfo; an unreachable backend is UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AnalyzeStream(self, request_iterator, context):
+        """AnalyzeStream answers many images on one call, each as soon as it is done and so in any order. It reads no further while
+        Limits.max_stream_in_flight items are at work or wait to be taken, so that neither side needs more memory than that. An
+        item that fails is answered with its error and the stream goes on. A full lane is waited for, as long as the call's
+        deadline allows; a call without a deadline may stay open as long as it likes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AnalyzeUpload(self, request_iterator, context):
+        """AnalyzeUpload answers one image of up to Limits.max_upload_bytes, sent in pieces: for images that do not fit into one
+        message. Size and digest are checked before anything else is done. Errors as in Analyze.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,6 +114,16 @@ def add_AnalysisServiceServicer_to_server(servicer, server):
                     servicer.Analyze,
                     request_deserializer=saaa_dot_v1_dot_analysis__pb2.AnalyzeRequest.FromString,
                     response_serializer=saaa_dot_v1_dot_analysis__pb2.AnalyzeResponse.SerializeToString,
+            ),
+            'AnalyzeStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.AnalyzeStream,
+                    request_deserializer=saaa_dot_v1_dot_analysis__pb2.AnalyzeStreamRequest.FromString,
+                    response_serializer=saaa_dot_v1_dot_analysis__pb2.AnalyzeStreamResponse.SerializeToString,
+            ),
+            'AnalyzeUpload': grpc.stream_unary_rpc_method_handler(
+                    servicer.AnalyzeUpload,
+                    request_deserializer=saaa_dot_v1_dot_analysis__pb2.AnalyzeUploadRequest.FromString,
+                    response_serializer=saaa_dot_v1_dot_analysis__pb2.AnalyzeUploadResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -126,6 +164,60 @@ class AnalysisService:
             '/saaa.v1.AnalysisService/Analyze',
             saaa_dot_v1_dot_analysis__pb2.AnalyzeRequest.SerializeToString,
             saaa_dot_v1_dot_analysis__pb2.AnalyzeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AnalyzeStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/saaa.v1.AnalysisService/AnalyzeStream',
+            saaa_dot_v1_dot_analysis__pb2.AnalyzeStreamRequest.SerializeToString,
+            saaa_dot_v1_dot_analysis__pb2.AnalyzeStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AnalyzeUpload(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/saaa.v1.AnalysisService/AnalyzeUpload',
+            saaa_dot_v1_dot_analysis__pb2.AnalyzeUploadRequest.SerializeToString,
+            saaa_dot_v1_dot_analysis__pb2.AnalyzeUploadResponse.FromString,
             options,
             channel_credentials,
             insecure,
