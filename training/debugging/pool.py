@@ -79,16 +79,24 @@ def look(
     return Candidates(images.listing, found.logits, found.embeddings)
 
 
-def readable(model: Path, folder: Path, classes: Sequence[str] | None = None) -> Listing:
-    """List the images of a folder that can be decoded, with the labels of `look`, without predicting them.
+def listed(model: Path, folder: Path, classes: Sequence[str] | None = None) -> Listing:
+    """List the images of a folder with the labels of `look`, without reading them.
 
     Raises:
         DataError, OptionInvalid, ArchiveError, CheckpointError: as `look`.
     """
     from training.egdd.evaluation import read_classifier
 
-    listing = _listed(folder, read_classifier(model).config.classes, classes)
-    return Images.load(listing, lambda pixels: pixels, what=folder.name, cache_mb=0).listing
+    return _listed(folder, read_classifier(model).config.classes, classes)
+
+
+def readable(listing: Listing) -> Listing:
+    """Keep the images that can be decoded, as `look` does.
+
+    Raises:
+        DataError: no image of some class can.
+    """
+    return Images.load(listing, lambda pixels: pixels, what=listing.root.name, cache_mb=0).listing
 
 
 def _listed(folder: Path, known: Sequence[str], classes: Sequence[str] | None) -> Listing:

@@ -33,7 +33,7 @@ class Failures:
 
     def of(self, label: int) -> NDArray[np.float64]:
         """Those of one class, (f_c, d)."""
-        return self.embeddings[self.labels == label].astype(np.float64)
+        return np.asarray(self.embeddings[self.labels == label], dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def take(scores: Scores, labels: NDArray[np.int64], wanted: Mapping[int, str], b
 
 def random_scores(count: int, seed: int) -> Scores:
     """S-Random."""
-    return np.random.default_rng(seed).random(count)
+    return np.asarray(np.random.default_rng(seed).random(count))
 
 
 def uncertainty(logits: NDArray[np.float32], measure: Uncertainty) -> Scores:
