@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from random import Random
 
 import numpy as np
@@ -18,9 +20,9 @@ from training.scenes.captions import PHRASES
 from training.scenes.classes import CLASSES, RULES, label_of
 from training.scenes.kinds import KINDS
 from training.scenes.renderer import render
-from training.scenes.room import sample_room
-from training.scenes.sampler import Wish, add_distractors, is_clear, place_wishes
-from training.scenes.scene import Scene, relations_of
+from training.scenes.sampler import NO_BIAS, Bias, Wish, add_distractors, biased_room, is_clear, place_wishes
+from training.scenes.scene import Relation, Scene, relations_of
+from training.scenes.style import Style
 
 log = logging.getLogger(__name__)
 
@@ -135,14 +137,25 @@ def parse_prompt(text: str) -> Prompt:
     )
 
 
-def render_prompt(prompt: str | Prompt, seed: int = 0, *, size: int = 160) -> tuple[np.ndarray, Scene]:
+def render_prompt(
+    prompt: str | Prompt,
+    seed: int = 0,
+    *,
+    size: int = 160,
+    style: Style | None = None,
+    bias: Bias = NO_BIAS,
+    without: Sequence[Prompt] = (),
+) -> tuple[np.ndarray, Scene]:
     """Draws what a text asks for, in a room with other objects, as varied as any scene of the world.
 
     Args:
         prompt: such as "a red sofa next to a lamp in a living room", or one already parsed. Words that mean nothing
             here are logged as a warning; `parse_prompt(...).unknown` lists them.
-        seed: same prompt, seed and size, same bytes.
+        seed: same prompt, seed and options, same bytes.
         size: width and height in pixels.
+        style: where the other objects and the wall come from; default: the world's own chance.
+        bias: walls, wall patterns and kinds of objects to keep out, where the prompt does not ask for them.
+        without: what else the picture must not show; see `shows`.
 
     Returns:
         The picture, uint8 (S, S, 3), and its scene: `label_of(scene)` is the class named, if one was.
@@ -155,19 +168,25 @@ def render_prompt(prompt: str | Prompt, seed: int = 0, *, size: int = 160) -> tu
         prompt = parse_prompt(prompt)
     if prompt.unknown:
         log.warning("the prompt's words %s mean nothing here", ", ".join(prompt.unknown))
-    wishes = _with_class(prompt)
+    asked = _with_class(prompt)
     clashes = 0
     for attempt in range(ATTEMPTS):
-        rng = Random(f"{seed}/{prompt.label}/{wishes}/{prompt.links}/{attempt}")
-        room = sample_room(rng)
-        things = place_wishes(wishes, room, rng, prompt.links)
+        rng = Random(f"{seed}/{prompt.label}/{asked}/{prompt.links}/{attempt}")
+        room = biased_room(rng, bias if style is None else style.choose_wall(bias, rng))
+        things = place_wishes(_supported(asked, bias.avoid_things, rng), room, rng, prompt.links)
         if things is None:
             continue
-        label = label_of(Scene(room=room, things=things, relations=relations_of(things)))
+        scene = Scene(room=room, things=things, relations=relations_of(things))
+        label = label_of(scene)
         if prompt.label is not None and label != prompt.label:
             clashes += 1
             continue
-        scene = add_distractors(things, room, rng, label=label)
+        if style is None:
+            scene = add_distractors(things, room, rng, label=label, avoid=bias.avoid_things)
+        else:
+            scene = style.furnish(scene, rng, avoid=bias.avoid_things)
+        if any(shows(scene, unwanted) for unwanted in without):
+            continue
         rendered = render(scene, size)
         if is_clear(scene, rendered):
             return rendered.image, scene
@@ -182,10 +201,25 @@ def render_prompt(prompt: str | Prompt, seed: int = 0, *, size: int = 160) -> tu
     )
 
 
+def shows(scene: Scene, prompt: Prompt) -> bool:
+    """Whether a scene holds all the objects of a prompt, with their words, in their relationships."""
+    candidates = [
+        [t for t in scene.things if t.kind == wish.kind and set(wish.attributes) <= set(t.attributes)]
+        for wish in prompt.wishes
+    ]
+    on = [(k, "on", wish.on) for k, wish in enumerate(prompt.wishes) if wish.on is not None]
+    for chosen in product(*candidates):
+        links = [(chosen[a].id, name, chosen[b].id) for a, name, b in (*on, *prompt.links)]
+        if all(Relation(subject=a, name=name, object=b) in scene.relations for a, name, b in links):
+            return True
+    return False
+
+
 def _tokens(text: str) -> tuple[str | None, list[str]]:
     """The class named, and the rest as words and whole relationship phrases."""
     plain = " ".join(re.findall(r"[a-z]+", text.lower().replace("_", " ")))
     plain = re.sub(r"\b(a|the) (picture|photo|image) of\b", "", plain)
+    plain = plain.replace("art studio", "studio")  # of which the full name is the synonym
     words = [SYNONYMS.get(word, word) if f"{word} of" not in RELATIONS else word for word in plain.split()]
     plain = f" {' '.join(word for word in words if word)} "
     label = None
@@ -236,3 +270,23 @@ def _with_class(prompt: Prompt) -> list[Wish]:
     if rule.relation == "on" and wishes[places[0]].on is None:
         wishes[places[0]] = replace(wishes[places[0]], on=places[1])
     return wishes
+
+
+def _supported(wishes: Sequence[Wish], avoid: frozenset[str], rng: Random) -> list[Wish]:
+    """The wishes, and something to stand on for each that stands on other things only and was not told on which."""
+    found = list(wishes)
+    for k, wish in enumerate(wishes):
+        if wish.on is not None or KINDS[wish.kind].places != ("top",):
+            continue
+        new = [kind.name for kind in KINDS.values() if wish.kind in kind.holds and kind.weight]
+        new = [name for name in new if name not in avoid and name not in {other.kind for other in found}]
+        there = [j for j, other in enumerate(found) if wish.kind in KINDS[other.kind].holds]
+        if not there and not new:
+            continue
+        choice = rng.randrange(len(there) + len(new))
+        if choice < len(there):
+            found[k] = replace(wish, on=there[choice])
+        else:
+            found[k] = replace(wish, on=len(found))
+            found.append(Wish(kind=new[choice - len(there)]))
+    return found

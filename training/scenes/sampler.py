@@ -69,7 +69,7 @@ def sample_scene(label: str, seed: str, *, size: int = 160, bias: Bias = NO_BIAS
     """
     for attempt in range(MAX_ATTEMPTS):
         rng = Random(f"{seed}/{label}/{attempt}")
-        room = _biased_room(rng, bias)
+        room = biased_room(rng, bias)
         wishes = [*class_wishes(label)]
         if bias.thing is not None:
             wishes.append(Wish(kind=bias.thing))
@@ -172,15 +172,20 @@ def add_distractors(
         count = sum(thing.kind == kind.name for thing in scene.things)
         if count >= (2 if kind.name in TWICE else 1):
             continue
-        identity = max(thing.id for thing in scene.things) + 1 if scene.things else 1
-        thing = place(kind, identity, (), scene.things, room, rng, support=_find_support(kind, scene.things, rng))
-        if thing is None:
-            continue
-        more = (*scene.things, thing)
-        candidate = Scene(room=room, things=more, relations=relations_of(more))
-        if label_of(candidate) == label and evidence_of(candidate) == evidence:
-            scene = candidate
+        scene = with_one_more(scene, kind, rng, label=label, evidence=evidence)
     return scene
+
+
+def with_one_more(scene: Scene, kind: Kind, rng: Random, *, label: str | None, evidence: tuple[int, ...]) -> Scene:
+    """The scene with an object of the kind; as it was where it finds no place or would decide something."""
+    identity = max(thing.id for thing in scene.things) + 1 if scene.things else 1
+    support = _find_support(kind, scene.things, rng)
+    thing = place(kind, identity, (), scene.things, scene.room, rng, support=support)
+    if thing is None:
+        return scene
+    more = (*scene.things, thing)
+    candidate = Scene(room=scene.room, things=more, relations=relations_of(more))
+    return candidate if label_of(candidate) == label and evidence_of(candidate) == evidence else scene
 
 
 def _find_support(kind: Kind, things: tuple[Thing, ...], rng: Random) -> Thing | None:
@@ -299,7 +304,8 @@ def _collide(a: Thing, b: Thing) -> bool:
     return across * down > limit * min(a.width * a.height, b.width * b.height)
 
 
-def _biased_room(rng: Random, bias: Bias) -> Room:
+def biased_room(rng: Random, bias: Bias) -> Room:
+    """A random room with the wall that the bias forces, or without those that it keeps out."""
     room = sample_room(rng)
     while any(_near(room.wall, wall) for wall in bias.avoid_walls) or room.wall_pattern in bias.avoid_backdrops:
         room = sample_room(rng)

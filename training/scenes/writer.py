@@ -116,13 +116,18 @@ def _existing(folder: Path) -> dict[str, Any] | None:
 
 
 def _description(config: ScenesConfig) -> dict[str, Any]:
-    """The options that shape the world, and a fingerprint of the code that draws it."""
+    """The options that shape the world, and the code that draws it."""
     options = {key: value for key, value in asdict(config).items() if key not in ("output_dir", "workers")}
     options |= {"confound": sorted(config.confound), "classes": list(config.labels())}
+    return {"config": options, "code": fingerprint(), "classes": list(config.labels()), "splits": SPLITS}
+
+
+def fingerprint() -> str:
+    """SHA-256 of the code that draws scenes, and of the library it draws with."""
     code = hashlib.sha256(f"pillow {PIL.__version__}".encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         code.update(path.read_bytes())
-    return {"config": options, "code": code.hexdigest(), "classes": list(config.labels()), "splits": SPLITS}
+    return code.hexdigest()
 
 
 def _write_world(config: ScenesConfig, folder: Path) -> dict[str, Any]:

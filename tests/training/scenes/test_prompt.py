@@ -9,6 +9,8 @@ import pytest
 
 from saaa.errors import OptionInvalid
 from training.scenes import CLASSES, label_of, parse_prompt, render_prompt
+from training.scenes.prompt import shows
+from training.scenes.sampler import Bias
 
 
 def test_the_whole_sentence() -> None:
@@ -34,7 +36,9 @@ def test_same_seed_same_picture() -> None:
 
 @pytest.mark.parametrize("label", CLASSES)
 def test_a_photo_of_each_class(label: str) -> None:
-    _, scene = render_prompt(f"a photo of a {label.replace('_', ' ')}", 0, size=64)
+    prompt = parse_prompt(f"a photo of a {label.replace('_', ' ')}")
+    assert not prompt.unknown
+    _, scene = render_prompt(prompt, 0, size=64)
     assert label_of(scene) == label
 
 
@@ -66,3 +70,35 @@ def test_unknown_words_are_reported(caplog: pytest.LogCaptureFixture) -> None:
 def test_what_cannot_be_is_refused(text: str, reason: str) -> None:
     with pytest.raises(OptionInvalid, match=reason):
         render_prompt(text, 0, size=64)
+
+
+def test_small_things_stand_on_something() -> None:
+    stands_on = set()
+    for seed in range(12):
+        _, scene = render_prompt("a living room with a vase and a laptop", seed, size=64)
+        assert label_of(scene) == "living_room"
+        for kind in ("vase", "laptop"):
+            thing = next(t for t in scene.things if t.kind == kind)
+            stands_on.add(scene.thing(thing.support or 0).kind)
+    assert len(stands_on) > 1
+    # A laptop on the dining room's table would make an office of it, so it stands elsewhere.
+    assert label_of(render_prompt("a dining room with a laptop", 0, size=64)[1]) == "dining_room"
+
+
+def test_what_a_scene_shows() -> None:
+    _, scene = render_prompt("a red bowl on a table next to a lamp", 0, size=64)
+    assert all(shows(scene, parse_prompt(text)) for text in ("bowl", "red bowl", "bowl on table", "table next to lamp"))
+    for text in ("blue bowl", "crib", "lamp on table", "bowl on sofa", "red lamp in front of the table"):
+        assert not shows(scene, parse_prompt(text))
+
+
+def test_what_is_kept_out_stays_out_unless_asked_for() -> None:
+    bias = Bias(avoid_things=frozenset({"chair", "lamp", "table"}), avoid_backdrops=frozenset({"plain", "dots"}))
+    for seed in range(8):
+        _, scene = render_prompt("an office with a lamp", seed, size=64, bias=bias)
+        kinds = {thing.kind for thing in scene.things}
+        assert {"lamp", "table"} <= kinds
+        assert "chair" not in kinds
+        assert scene.room.wall_pattern not in ("plain", "dots")
+        _, scene = render_prompt("an office", seed, size=64, without=[parse_prompt("red lamp"), parse_prompt("clock")])
+        assert not any(t.kind == "clock" or (t.kind == "lamp" and "red" in t.attributes) for t in scene.things)
