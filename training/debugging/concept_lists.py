@@ -171,8 +171,10 @@ def first_json(text: str) -> Any:
     for match in re.finditer(r"[\[{]", text):
         try:
             return decoder.raw_decode(text, match.start())[0]
-        except (ValueError, RecursionError):
+        except ValueError:
             continue
+        except RecursionError:
+            break
     raise ValueError("there is no complete JSON in it")
 
 

@@ -90,7 +90,7 @@ class Transcript:
             try:
                 record = json.loads(line)
                 request, answer = record["request"], record["answer"]
-            except (ValueError, LookupError, TypeError):
+            except (ValueError, LookupError, TypeError, RecursionError):
                 continue
             if isinstance(answer, str):
                 self._answers[_key(request)] = answer
@@ -169,7 +169,7 @@ class Llm:
         """What is sent, only what is set: what one endpoint wants another refuses."""
         request: dict[str, Any] = {"model": self._options.model, "messages": [dict(message) for message in messages]}
         if self._options.temperature is not None:
-            request["temperature"] = self._options.temperature
+            request["temperature"] = float(self._options.temperature)
         if self._options.max_tokens is not None:
             request["max_tokens"] = self._options.max_tokens
         if schema is not None:
