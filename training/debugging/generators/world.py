@@ -195,7 +195,7 @@ def _scene_of(path: Path, worlds: dict[Path, Scenes]) -> tuple[Path, dict[str, A
     if world not in worlds:
         worlds[world] = {str(scene["id"]): scene for scene in read_scenes(world)}
     scene = worlds[world].get(path.stem)
-    return (world, scene) if scene is not None and world / scene["file"] == path else None
+    return (world, scene) if scene is not None and world / scene["file"] == path.absolute() else None
 
 
 def _read_style(path: Path) -> Style:
