@@ -257,6 +257,7 @@ def draw(store: Store, generator: Generator, *, show: bool = True) -> None:
         GeneratorFailed: it cannot go on now; what it drew is kept.
         DataError: an image cannot be written.
     """
+    refused: set[Prompt] = set()
     missing = store.missing()
     with counter("draw", total=len(store.items), done=len(store.items) - len(missing), show=show) as bar:
         while missing:
@@ -268,7 +269,7 @@ def draw(store: Store, generator: Generator, *, show: bool = True) -> None:
                     try:
                         _draw(store, generator, [item])
                     except OptionInvalid as error:
-                        _refuse(store, item, error)
+                        _refuse(store, item, refused, error)
                         break
             left = store.missing()
             bar.update(len(missing) - len(left))
@@ -283,25 +284,25 @@ def _draw(store: Store, generator: Generator, items: Sequence[Item]) -> None:
         store.add(item, _encoded(pixels))
 
 
-def _refuse(store: Store, refused: Item, error: OptionInvalid) -> None:
-    """Plan anew without a prompt: its images are shared among the other prompts of its class."""
-    others = list(
-        dict.fromkeys(
-            item.asked() for item in store.items if item.label == refused.label and item.asked() != refused.asked()
-        )
-    )
+def _refuse(store: Store, item: Item, refused: set[Prompt], error: OptionInvalid) -> None:
+    """Plan anew without a prompt: the images that it still owes are shared among the other prompts of its class."""
+    refused.add(item.asked())
+    own = [other.asked() for other in store.items if other.label == item.label]
+    others = [prompt for prompt in dict.fromkeys(own) if prompt not in refused]
     if not others:
         raise OptionInvalid(
-            f"The generator draws none of the prompts of {refused.label}, lastly {refused.prompt!r}: {error.message}",
+            f"The generator draws none of the prompts of {item.label}, lastly {item.prompt!r}: {error.message}",
             field=error.field,
         ) from error
-    items, turn = [], 0
-    for item in store.items:
-        if item.asked() == refused.asked():
-            prompt, turn = others[turn % len(others)], turn + 1
-            item = replace(item, prompt=prompt.text, negative=prompt.negative, concept=prompt.concept)
-        items.append(item)
-    store.plan(items, [f"{refused.label}: {refused.prompt!r} is not drawn: {error.message}"])
+    owed = [other.file for other in store.missing() if other.asked() == item.asked()]
+    given = {file: others[turn % len(others)] for turn, file in enumerate(owed)}
+    items = [
+        replace(other, prompt=new.text, negative=new.negative, concept=new.concept)
+        if (new := given.get(other.file)) is not None
+        else other
+        for other in store.items
+    ]
+    store.plan(items, [f"{item.label}: {item.prompt!r} is not drawn: {error.message}"])
 
 
 def _encoded(pixels: Pixels) -> bytes:

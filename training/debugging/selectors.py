@@ -147,7 +147,9 @@ def hybrid(
 def _scaled(values: Scores) -> Scores:
     """To 0..1; zeros where all are equal or unknown."""
     low, high = values.min(), values.max()
-    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+    # What differs by rounding only is equal; it must not be blown up to 0..1.
+    differ = high - low > 1e-9 * max(abs(low), abs(high))
+    return (values - low) / (high - low) if differ else np.zeros_like(values)
 
 
 def _squared_distances(points: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
