@@ -9,11 +9,11 @@ an instance as its objects.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from saaa.annotations.model_asg import by_instance
 from saaa.annotations.ratings import HIGHEST, LOWEST, Rating
@@ -22,6 +22,7 @@ from saaa.role_graph import NodeKind
 
 Aggregate = Literal["mean", "max", "share"]
 Rule = Literal["tau", "gap"]
+Verdict = Literal["valid", "confounded", "undecided"]
 NEUTRAL = (LOWEST + HIGHEST) / 2
 Z95 = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
@@ -223,7 +224,7 @@ class Concept:
     """Share of ratings below 3, which say that the class does not show there; a 3 counts half."""
     interval: tuple[float, float]
     """Wilson's, 95 %, of `irrelevant`."""
-    verdict: Literal["valid", "confounded", "undecided"]
+    verdict: Verdict
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -235,6 +236,20 @@ class Concept:
             "interval": [round(bound, 6) for bound in self.interval],
             "verdict": self.verdict,
         }
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Concept:
+        """Read what `to_json` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: it gave something else.
+        """
+        low, high = map(float, told["interval"])
+        name, kind, verdict = (str(told[key]) for key in ("concept", "kind", "verdict"))
+        if verdict not in get_args(Verdict):
+            raise ValueError(f"there is no verdict {verdict!r}")
+        mean, irrelevant = float(told["mean"]), float(told["irrelevant"])
+        return cls(name, kind, int(told["support"]), mean, irrelevant, (low, high), cast("Verdict", verdict))
 
 
 def concepts(ratings: Iterable[Rating]) -> dict[str, tuple[Concept, ...]]:
@@ -267,7 +282,5 @@ def concepts(ratings: Iterable[Rating]) -> dict[str, tuple[Concept, ...]]:
 def _concept(name: str, kind: str, given: Sequence[float]) -> Concept:
     share = fmean((rating < NEUTRAL) + (rating == NEUTRAL) / 2 for rating in given)
     low, high = wilson(share, len(given))
-    verdict: Literal["valid", "confounded", "undecided"] = (
-        "confounded" if low > 0.5 else "valid" if high < 0.5 else "undecided"
-    )
+    verdict: Verdict = "confounded" if low > 0.5 else "valid" if high < 0.5 else "undecided"
     return Concept(name, kind, len(given), fmean(given), share, (low, high), verdict)

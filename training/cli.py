@@ -51,8 +51,15 @@ JOBS: dict[str, Job] = {
     "annotate export": Job(
         "training.annotation", "ExportConfig", "export_tasks", "make annotation tasks of attributions"
     ),
+    "annotate serve": Job("training.annotation", "ServeConfig", "serve_tasks", "have tasks answered in Label Studio"),
     "annotate import": Job("training.annotation", "ImportConfig", "import_answers", "read people's answers about them"),
     "concepts": Job("training.debugging", "ConceptsConfig", "list_concepts", "have a language model list concepts"),
+    "debug-train": Job(
+        "training.debugging",
+        "DebugTrainConfig",
+        "run",
+        "repair a classifier: a debug set, retraining, a report",
+    ),
     "archive egdd": Job("training.egdd", "ArchiveConfig", "archive", "make a servable archive of a classifier"),
     "archive ega": Job("training.ega", "ArchiveConfig", "archive", "make a servable archive of a captioner"),
     "asg coco": Job("training.asg", "AsgCocoConfig", "run_coco", "make scene graphs of COCO's captions and boxes"),

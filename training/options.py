@@ -74,6 +74,15 @@ def load_values(path: Path, options: type) -> Mapping[str, Any]:
         OptionInvalid: the file cannot be read, is no mapping, or holds an option that the job does not have or a value
             of another type.
     """
+    return typed_values(read_values(path), options, str(path))
+
+
+def read_values(path: Path) -> Mapping[Any, Any]:
+    """Read a YAML file of options as it is.
+
+    Raises:
+        OptionInvalid: it cannot be read, or is no mapping.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -81,20 +90,34 @@ def load_values(path: Path, options: type) -> Mapping[str, Any]:
         raise OptionInvalid(f"Cannot read the options in {path}: {reason}", field="config") from error
     if not isinstance(values, dict):
         raise OptionInvalid(f"{path} must hold lines such as `epochs: 100`.", field="config")
+    return values
+
+
+def typed_values(values: Mapping[Any, Any], options: type, source: str) -> Mapping[str, Any]:
+    """Give options in YAML's own types, as `plain` makes them, their own.
+
+    Args:
+        values: by option name, some or all.
+        options: the dataclass whose options they are.
+        source: where they come from, for messages.
+
+    Raises:
+        OptionInvalid: an option that the job does not have, or a value of another type.
+    """
     types = get_type_hints(options)
     unknown = [str(name) for name in values if name not in types]
     if unknown:
         raise OptionInvalid(
-            f"{path}: the job has no option {', '.join(unknown)}; its --help lists those it has.", field=unknown[0]
+            f"{source}: the job has no option {', '.join(unknown)}; its --help lists those it has.", field=unknown[0]
         )
-    return {name: _typed(value, types[name], f"{path}: {name}", name) for name, value in values.items()}
+    return {name: _typed(value, types[name], f"{source}: {name}", name) for name, value in values.items()}
 
 
 def _typed(value: Any, type_: Any, what: str, name: str) -> Any:
     """Read a value as the command line does, by tyro: so 1e-3, which YAML takes for a string, is a number."""
     spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(type_, set()))
     assert not isinstance(spec, UnsupportedTypeAnnotationError), f"{name} cannot be an option"
-    words = [str(item) for item in value] if isinstance(value, list) else [str(value)]
+    words = [str(item) for item in value] if isinstance(value, (list, tuple)) else [str(value)]
     try:
         if spec.choices is not None and not set(words) <= set(spec.choices):
             raise ValueError("none of the choices")

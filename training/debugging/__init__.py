@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from training.debugging.concepts_config import ConceptsConfig
+from training.debugging.config import DebugTrainConfig
 
-__all__ = ["ConceptsConfig", "list_concepts"]
+__all__ = ["ConceptsConfig", "DebugTrainConfig", "list_concepts", "run"]
 
 
 def list_concepts(config: ConceptsConfig) -> dict[str, Any]:
@@ -17,3 +18,10 @@ def list_concepts(config: ConceptsConfig) -> dict[str, Any]:
     from training.debugging.concept_lists import run
 
     return run(config)
+
+
+def run(config: DebugTrainConfig) -> dict[str, Any]:
+    """Close the loop once; see `training.debugging.loop.debug_train`."""
+    from training.debugging.loop import debug_train
+
+    return debug_train(config)

@@ -34,6 +34,7 @@ __all__ = [
     "Images",
     "Listing",
     "Pixels",
+    "content_digest",
     "cores",
     "find_splits",
     "list_images",
@@ -172,9 +173,7 @@ class Images:
             if wrong is not None:
                 raise wrong
         rows = sorted((row for part, _ in parts for row in part), key=lambda row: row.index)
-        digest = hashlib.sha256()
-        for row in rows:
-            digest.update(f"{listing.names[row.index]} {row.content}\n".encode())
+        digest = _digest(listing, (row.content for row in rows))
         good = [row.index for row in rows if row.reason is None]
         bad = [(listing.place(row.index), row.reason) for row in rows if row.reason is not None]
         usable = listing.take(good)
@@ -182,7 +181,7 @@ class Images:
         if lost:
             raise DataError(f"No image of {sorted(lost)} in {listing.root} can be read: {bad[0][1]}")
         cache = {position: kept[index] for position, index in enumerate(good) if index in kept}
-        return cls(usable, prepare, digest.hexdigest(), (*listing.problems, *bad), cache)
+        return cls(usable, prepare, digest, (*listing.problems, *bad), cache)
 
     def __len__(self) -> int:
         return len(self.listing)
@@ -222,6 +221,23 @@ def load_for_evaluation(
     """Load images as the served model sees them, (S, S, 3): `saaa.images.fit` is the one resize."""
     prepare = partial(_as_served, config=config)
     return Images.load(listing, prepare, what=what, cache_mb=cache_mb, world=world)
+
+
+def content_digest(listing: Listing) -> str:
+    """Give the digest that `Images.load` would find, without decoding anything.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    return _digest(listing, (hashlib.sha256(listing.read(i)).hexdigest() for i in range(len(listing))))
+
+
+def _digest(listing: Listing, contents: Iterable[str]) -> str:
+    """SHA-256 over the names and the digests of the contents of all files."""
+    digest = hashlib.sha256()
+    for name, content in zip(listing.names, contents, strict=True):
+        digest.update(f"{name} {content}\n".encode())
+    return digest.hexdigest()
 
 
 def cores() -> int:

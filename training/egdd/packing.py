@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,17 @@ class Packed:
     val: Images | None
 
 
-def pack(config: ArchiveConfig) -> str:
+def pack(config: ArchiveConfig, more: Mapping[str, Any] | None = None) -> str:
     """Write the archive of a checkpoint, ours or one of MAE's fine-tuning script, with its model card.
 
     The card holds: "source" (what wrote the checkpoint), "data" (counts and digests), "metrics" (on val, after the
     epoch that the checkpoint is of), "epoch", "recipe" (every option that shaped the weights) and "faithfulness" (see
     `training.egdd.faithfulness`). What is not known or left out is null: of a checkpoint of MAE's script the data and
     the metrics, and the faithfulness unless --data_path has a val/. The same checkpoint and data give the same bytes.
+
+    Args:
+        config: what to pack.
+        more: further entries of the card.
 
     Returns:
         The archive's digest.
@@ -53,7 +58,7 @@ def pack(config: ArchiveConfig) -> str:
     figure = None
     if packed.val is not None:
         figure = faithfulness(packed.classifier, packed.val, count=config.faithfulness_images)
-    card = {"kind": "image classifier", **packed.card, "faithfulness": figure}
+    card = {"kind": "image classifier", **packed.card, "faithfulness": figure, **(more or {})}
     try:
         config.output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
