@@ -44,6 +44,10 @@ class OptionInvalid(InvalidInput):
     """An option of a request or of a configuration is outside its range or unknown."""
 
 
+class UploadInvalid(InvalidInput):
+    """The pieces of an upload do not fit together."""
+
+
 class AttributionFailed(SaaaError):
     """A method gave a map that is not finite; another method, or another target, may work."""
 

@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 MAX_IMAGE_BYTES = 20 * 2**20
-"""The largest encoded image in bytes."""
+"""The largest encoded image in bytes, unless a caller says otherwise."""
 MAX_IMAGE_PIXELS = 2**30 // 12
 """The largest image in pixels: a quarter GiB as RGB, the size from which Pillow warns of a bomb. Decoding
 takes 7 to 16 bytes a pixel at its peak, by format."""
@@ -111,7 +111,7 @@ class Geometry:
         return np.array([self.x, self.y] * 2), scale
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.uint8]:
+def decode(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, max_bytes: int = MAX_IMAGE_BYTES) -> NDArray[np.uint8]:
     """Decodes an image: JPEG (also the first picture of an MPO), PNG, WebP, GIF, BMP or TIFF, first frame or
     page.
 
@@ -120,8 +120,9 @@ def decode(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.uin
     least to their greatest. Colour profiles are ignored.
 
     Args:
-        data: the file's bytes, at most `MAX_IMAGE_BYTES`.
+        data: the file's bytes.
         max_pixels: refuse larger images by their header, before they are decoded.
+        max_bytes: refuse larger files.
 
     Returns:
         (height, width, 3), uint8, RGB, upright, writable.
@@ -129,7 +130,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.uin
     Raises:
         ImageRejected: the bytes are no such image, or damaged, cut off or too large.
     """
-    with _opened(data, max_pixels) as (image, _):
+    with _opened(data, max_pixels, max_bytes) as (image, _):
         image.load()
         _check_pixels(image.size, max_pixels)
         bits = _grey_bits(image)
@@ -137,13 +138,13 @@ def decode(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.uin
         return _to_rgb(image, bits)
 
 
-def read_header(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS) -> ImageHeader:
+def read_header(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, max_bytes: int = MAX_IMAGE_BYTES) -> ImageHeader:
     """Reads format and upright size without decoding; what it accepts may still turn out damaged.
 
     Raises:
         ImageRejected: as `decode`, as far as the header tells.
     """
-    with _opened(data, max_pixels) as (image, name):
+    with _opened(data, max_pixels, max_bytes) as (image, name):
         width, height = image.size
         # Pillow gives TIFF sizes upright already.
         if name != "TIFF":
@@ -218,14 +219,14 @@ def _centre(width: int, height: int, size: int, crop_fraction: float) -> Geometr
 
 
 @contextlib.contextmanager
-def _opened(data: bytes, max_pixels: int) -> Iterator[tuple[Image.Image, str]]:
+def _opened(data: bytes, max_pixels: int, max_bytes: int) -> Iterator[tuple[Image.Image, str]]:
     """The image, opened by its header, and its format; what Pillow raises meanwhile becomes `ImageRejected`."""
     if not isinstance(data, bytes | bytearray | memoryview):
         raise ImageRejected("give the image as bytes, the content of an image file")
     if len(data) == 0:
         raise ImageRejected("the image is empty; send the content of an image file")
-    if len(data) > MAX_IMAGE_BYTES:
-        raise ImageRejected(f"the image has {len(data)} bytes; send at most {MAX_IMAGE_BYTES}")
+    if len(data) > max_bytes:
+        raise ImageRejected(f"the image has {len(data)} bytes; send at most {max_bytes}")
     data = bytes(data)
     if trap := find_trap(data):
         raise ImageRejected(trap)

@@ -26,9 +26,9 @@ from serving.answer import checked, make_answer
 from serving.backends.base import Backend
 from serving.catalog import Catalog
 from serving.lanes import BatchKey, Lane, Place
-from serving.plan import CaptionPlan, ClassifyPlan, Plan, make_plan
+from serving.plan import CaptionPlan, ClassifyPlan, Plan, image_bytes, make_plan
 from serving.requests import AnalysisRequest, AnalysisResult
-from serving.settings import FacadeSettings
+from serving.settings import FacadeSettings, RequestLimits
 
 T = TypeVar("T")
 
@@ -131,7 +131,7 @@ class Analysis:
             classifier, captioner = self._admit(plan, deadline, places, stages)
             parts = [part for part in (classifier, captioner) if part is not None]
             with stages.time("decode"):
-                digest = await self._in_thread(_decode, request.image, parts, self._limits.max_image_pixels)
+                digest = await self._in_thread(_decode, request, parts, self._limits)
 
             async def classify() -> ItemResult | None:
                 if classifier is None or plan.classify is None:
@@ -195,15 +195,15 @@ class Analysis:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
 
 
-def _decode(data: bytes, parts: Iterable[_Part], max_pixels: int) -> str:
+def _decode(request: AnalysisRequest, parts: Iterable[_Part], limits: RequestLimits) -> str:
     """Decode once, fit to the input of each model that takes part; gives the SHA-256 of the bytes."""
     try:
-        image = decode(data, max_pixels=max_pixels)
+        image = decode(request.image, max_pixels=limits.max_image_pixels, max_bytes=image_bytes(request, limits))
     except ImageRejected as error:
         raise ImageRejected(error.message, field="image") from None
     for part in parts:
         part.fit(image)
-    return hashlib.sha256(data).hexdigest()
+    return hashlib.sha256(request.image).hexdigest()
 
 
 def _explained(plan: ClassifyPlan, part: _Part) -> WorkItem:

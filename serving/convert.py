@@ -37,7 +37,7 @@ from serving.requests import (
     Selector,
     Word,
 )
-from serving.settings import RequestLimits
+from serving.settings import FacadeSettings, RequestLimits
 
 _DECODING = ("beam_width", "count", "max_words", "length_penalty")
 _SAMPLING = ("temperature", "top_k", "top_p", "seed")
@@ -70,8 +70,17 @@ _SCORES = {
 _MODEL_KINDS = {ModelKind.EGDD: pb.MODEL_KIND_EGDD, ModelKind.EGA: pb.MODEL_KIND_EGA}
 
 
-def read_analyze_request(message: pb.AnalyzeRequest, limits: RequestLimits) -> AnalysisRequest:
-    """The message as a dataclass with every default filled in."""
+def read_analyze_request(
+    message: pb.AnalyzeRequest, limits: RequestLimits, *, request_id: str = "", uploaded: bytes | None = None
+) -> AnalysisRequest:
+    """The message as a dataclass with every default filled in.
+
+    Args:
+        message: as it came.
+        limits: the bounds of a request.
+        request_id: of a request that names none; empty is to make one.
+        uploaded: the image, where it came in pieces.
+    """
     violations: list[InvalidInput] = []
     graph = read_graph(message.graph, limits, violations) if message.HasField("graph") else None
     for place, value in enumerate(message.outputs):
@@ -81,7 +90,8 @@ def read_analyze_request(message: pb.AnalyzeRequest, limits: RequestLimits) -> A
             )
     attribution, caption = message.attribution, message.caption
     return AnalysisRequest(
-        image=message.image,
+        image=message.image if uploaded is None else uploaded,
+        uploaded=uploaded is not None,
         graph=graph,
         outputs=frozenset(_OUTPUTS[value] for value in message.outputs if value in _OUTPUTS),
         top_k=message.top_k if message.HasField("top_k") else 5,
@@ -102,7 +112,7 @@ def read_analyze_request(message: pb.AnalyzeRequest, limits: RequestLimits) -> A
         ),
         classifier=_read_selector(message.classifier) if message.HasField("classifier") else None,
         captioner=_read_selector(message.captioner) if message.HasField("captioner") else None,
-        request_id=message.request_id or uuid.uuid4().hex,
+        request_id=message.request_id or request_id or uuid.uuid4().hex,
         violations=tuple(violations),
     )
 
@@ -311,7 +321,13 @@ def _write_use(use: ModelUse) -> pb.ModelProvenance:
     )
 
 
-def write_model(info: ModelInfo, limits: RequestLimits, *, ready: bool) -> pb.Model:
+def write_limits(settings: FacadeSettings) -> pb.Limits:
+    """What a request may carry, as a message: the limits of the same names."""
+    limits = {**vars(settings.limits), "max_message_bytes": settings.max_message_bytes}
+    return pb.Limits(**{name: value for name, value in limits.items() if name in pb.Limits.DESCRIPTOR.fields_by_name})
+
+
+def write_model(info: ModelInfo, limits: pb.Limits, *, ready: bool) -> pb.Model:
     """A served model as a message."""
     return pb.Model(
         name=info.name,
@@ -331,14 +347,7 @@ def write_model(info: ModelInfo, limits: RequestLimits, *, ready: bool) -> pb.Mo
             )
             for method in info.methods
         ],
-        limits=pb.Limits(
-            max_image_bytes=limits.max_image_bytes,
-            max_image_pixels=limits.max_image_pixels,
-            max_graph_nodes=limits.max_graph_nodes,
-            max_targets=limits.max_targets,
-            max_beam_width=limits.max_beam_width,
-            max_cost_forwards=limits.max_cost_forwards,
-        ),
+        limits=limits,
         card_json=info.card_json,
         ready=ready,
     )

@@ -93,7 +93,7 @@ def make_plan(request: AnalysisRequest, catalog: Catalog, limits: RequestLimits)
         BackendUnavailable: the models are not known yet, or cannot answer now.
     """
     violations = Violations(request.violations)
-    header = check_image(request.image, limits, violations)
+    header = check_image(request.image, limits, violations, max_bytes=image_bytes(request, limits))
     if request.graph is not None:
         _check_graph(request.graph, header, limits, violations)
     _check_options(request, limits, violations)
@@ -128,23 +128,29 @@ def make_plan(request: AnalysisRequest, catalog: Catalog, limits: RequestLimits)
     return plan
 
 
+def image_bytes(request: AnalysisRequest, limits: RequestLimits) -> int:
+    """The most bytes that the request's image may have."""
+    return limits.max_upload_bytes if request.uploaded else limits.max_image_bytes
+
+
 def check_image(
-    data: bytes, limits: RequestLimits, violations: Violations, *, field: str = "image"
+    data: bytes, limits: RequestLimits, violations: Violations, *, field: str = "image", max_bytes: int | None = None
 ) -> ImageHeader | None:
-    """The image's header, or None when a violation of `field` was noted."""
+    """The image's header, or None when a violation of `field` was noted; `max_bytes` is the message's unless given."""
     if not data:
         violations.add(ImageRejected("The image is missing; send the bytes of an image file.", field=field))
         return None
-    if len(data) > limits.max_image_bytes:
+    most = limits.max_image_bytes if max_bytes is None else max_bytes
+    if len(data) > most:
         violations.add(
             ImageRejected(
-                f"The image has {len(data)} bytes, at most {limits.max_image_bytes} are taken; send a smaller file.",
+                f"The image has {len(data)} bytes, at most {most} are taken; send a smaller file.",
                 field=field,
             )
         )
         return None
     try:
-        header = read_header(data)
+        header = read_header(data, max_bytes=most)
     except ImageRejected as error:
         violations.add(ImageRejected(error.message, field=field))
         return None

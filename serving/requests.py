@@ -91,6 +91,8 @@ class AnalysisRequest:
     classifier: Selector | None = None
     captioner: Selector | None = None
     request_id: str = ""
+    uploaded: bool = False
+    """Whether the image came in pieces: it may be larger then."""
     violations: tuple[InvalidInput, ...] = ()
     """Faults met while reading; told together with those that the models' limits show."""
 

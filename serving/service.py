@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -10,8 +11,11 @@ from saaa.v1 import analysis_pb2 as pb
 from saaa.v1 import analysis_pb2_grpc
 from serving.analysis import Analysis
 from serving.catalog import Catalog
-from serving.convert import read_analyze_request, write_analysis, write_model
+from serving.convert import read_analyze_request, write_analysis, write_limits, write_model
+from serving.interceptors.base import current_call
 from serving.settings import FacadeSettings
+from serving.stream import answer_stream
+from serving.upload import Uploads
 
 SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["AnalysisService"].full_name
 """The service's full name, as health and reflection know it."""
@@ -32,19 +36,36 @@ class AnalysisService(analysis_pb2_grpc.AnalysisServiceServicer):
         self._analysis = analysis
         self._catalog = catalog
         self._settings = settings
+        self._limits = write_limits(settings)
+        self._uploads = Uploads(settings)
 
     async def Analyze(self, request: pb.AnalyzeRequest, context: Context) -> pb.AnalyzeResponse:  # noqa: N802
         """One image, as asked for."""
-        asked = read_analyze_request(request, self._settings.limits)
-        return write_analysis(await self._analysis.analyze(asked, self._timeout(context)))
+        asked = read_analyze_request(request, self._settings.limits, request_id=_request_id())
+        return write_analysis(await self._analysis.analyze(asked, self._settings.timeout(context.time_remaining())))
+
+    async def AnalyzeStream(  # noqa: N802
+        self, requests: AsyncIterator[pb.AnalyzeStreamRequest], context: Context
+    ) -> None:
+        """Many images, each answer as soon as it is there."""
+        await answer_stream(requests, context, self._analysis, self._settings)
+
+    async def AnalyzeUpload(  # noqa: N802
+        self, requests: AsyncIterator[pb.AnalyzeUploadRequest], context: Context
+    ) -> pb.AnalyzeUploadResponse:
+        """One image in pieces."""
+        timeout, limits = self._settings.timeout, self._settings.limits
+        async with self._uploads.take(requests, timeout(context.time_remaining())) as (header, image):
+            asked = read_analyze_request(header.request, limits, request_id=_request_id(), uploaded=image)
+            result = await self._analysis.analyze(asked, timeout(context.time_remaining()))
+        return pb.AnalyzeUploadResponse(response=write_analysis(result))
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802
         """Every served model."""
         self._catalog.require_known()
         return pb.ListModelsResponse(
             models=[
-                write_model(info, self._settings.limits, ready=self._catalog.is_ready(info))
-                for info in self._catalog.models
+                write_model(info, self._limits, ready=self._catalog.is_ready(info)) for info in self._catalog.models
             ]
         )
 
@@ -52,11 +73,9 @@ class AnalysisService(analysis_pb2_grpc.AnalysisServiceServicer):
         """One served model."""
         self._catalog.require_known()
         info = self._catalog.find(request.name, request.version)
-        ready = self._catalog.is_ready(info)
-        return pb.GetModelResponse(model=write_model(info, self._settings.limits, ready=ready))
+        return pb.GetModelResponse(model=write_model(info, self._limits, ready=self._catalog.is_ready(info)))
 
-    def _timeout(self, context: Context) -> float:
-        remaining = context.time_remaining()
-        if remaining is None:
-            return self._settings.default_deadline_s
-        return min(remaining, self._settings.max_deadline_s)
+
+def _request_id() -> str:
+    call = current_call()
+    return call.request_id if call else ""

@@ -45,7 +45,11 @@ class RequestLimits:
     """The bounds of one request; GetModel publishes them."""
 
     max_image_bytes: int = MAX_IMAGE_BYTES
-    """Largest encoded image in bytes."""
+    """Largest encoded image of one message, in bytes."""
+    max_upload_bytes: int = 64 * 2**20
+    """Largest encoded image of an upload, in bytes."""
+    max_stream_in_flight: int = 16
+    """Most items of one stream, and images of one inference request, at work at once."""
     max_image_pixels: int = MAX_IMAGE_PIXELS
     """Largest decoded image in pixels, width x height."""
     max_graph_nodes: int = 100
@@ -95,9 +99,11 @@ class FacadeSettings:
     decode_threads: int = 2
     """Threads that decode images, at least 1."""
     default_deadline_s: float = 60.0
-    """Time for a call that brings no deadline, in seconds."""
+    """Time for a call that brings no deadline, in seconds; a stream without one has no end."""
     max_deadline_s: float = 600.0
-    """Longest time for any call, in seconds."""
+    """Longest time for any answer, in seconds."""
+    max_uploads: int = 4
+    """Uploads taken in at once; others wait before their first chunk is read. It bounds the memory for uploads."""
     probe_interval_s: float = 2.0
     """Seconds between two looks at the backend."""
     probe_timeout_s: float = 10.0
@@ -119,6 +125,7 @@ class FacadeSettings:
         _require(bool(self.host), "host", "an address such as 127.0.0.1")
         _require(0 <= self.port <= 65535, "port", "0 to 65535")
         _require(self.decode_threads >= 1, "decode_threads", "at least 1")
+        _require(self.max_uploads >= 1, "max_uploads", "at least 1")
         for name in (
             "default_deadline_s",
             "max_deadline_s",
@@ -133,3 +140,14 @@ class FacadeSettings:
             "max_message_bytes",
             f"above max_image_bytes ({self.limits.max_image_bytes})",
         )
+
+    def timeout(self, remaining: float | None, *, unset: float | None = None) -> float:
+        """Seconds that an answer may take.
+
+        Args:
+            remaining: of the caller's deadline; None when there is none.
+            unset: what a call without a deadline gets; None is `default_deadline_s`.
+        """
+        if remaining is None:
+            remaining = self.default_deadline_s if unset is None else unset
+        return min(remaining, self.max_deadline_s)

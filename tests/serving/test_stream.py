@@ -1,0 +1,207 @@
+"""Streams over real gRPC: order, errors of items, bounded work, waiting for room, leaving early."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+
+from saaa.v1 import analysis_pb2 as pb
+from saaa.work import ItemResult, WorkBatch
+from serving.settings import LaneSettings, RequestLimits
+from tests.serving.pixel_backend import Caller, PixelBackend, calling, photo, refusal
+
+PREDICT = [pb.OUTPUT_PREDICTIONS]
+
+
+def item(name: object, image: bytes | None = None, **fields: Any) -> pb.AnalyzeStreamRequest:
+    asked = pb.AnalyzeRequest(image=photo() if image is None else image, outputs=PREDICT, **fields)
+    return pb.AnalyzeStreamRequest(item_id=str(name), request=asked)
+
+
+async def ask(caller: Caller, *items: pb.AnalyzeStreamRequest, timeout: float = 20) -> dict[str, Any]:
+    stream = caller.stub.AnalyzeStream(iter(items), timeout=timeout)
+    return {answer.item_id: answer async for answer in stream}
+
+
+async def test_every_item_is_answered_as_analyze_would() -> None:
+    async with calling(PixelBackend()) as caller:
+        colours = {"r": (200, 20, 20), "g": (20, 200, 20), "b": (20, 20, 200)}
+        answers = await ask(caller, *(item(name, photo(colour)) for name, colour in colours.items()))
+        best = {name: answer.response.predictions[0].label for name, answer in answers.items()}
+        assert best == {"r": "red", "g": "green", "b": "blue"}
+        alone = await caller.analyze(photo(colours["g"]), outputs=PREDICT)
+        assert answers["g"].response.predictions == alone.predictions
+        ids = {answer.response.request_id for answer in answers.values()}
+        assert len(ids) == 3
+        assert (await ask(caller, item("x", request_id="mine")))["x"].response.request_id == "mine"
+        assert await ask(caller) == {}
+
+
+async def test_a_bad_item_fails_alone_with_the_status_of_analyze() -> None:
+    async with calling(PixelBackend()) as caller:
+        no_model = item("model", classifier=pb.ModelSelector(name="nobody"))
+        answers = await ask(
+            caller, item(1), item("bytes", b"no picture"), no_model, pb.AnalyzeStreamRequest(item_id="empty"), item(2)
+        )
+        assert [name for name, answer in answers.items() if answer.HasField("response")] == ["1", "2"]
+        codes = {name: answer.error.code for name, answer in answers.items() if answer.HasField("error")}
+        invalid, unknown = grpc.StatusCode.INVALID_ARGUMENT.value[0], grpc.StatusCode.NOT_FOUND.value[0]
+        assert codes == {"bytes": invalid, "model": unknown, "empty": invalid}
+        alone = await refusal(caller.analyze(b"no picture", outputs=PREDICT))
+        error = answers["bytes"].error
+        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        assert error.details[0].Unpack(info)
+        assert error.details[1].Unpack(bad)
+        assert (error.message, info.reason) == (alone.text, alone.reason)
+        assert {entry.field: entry.description for entry in bad.field_violations} == alone.fields
+
+
+async def test_a_failure_that_nobody_foresaw_is_an_incident_of_its_item() -> None:
+    backend = PixelBackend()
+    backend.broken = ZeroDivisionError("secret")
+    async with calling(backend) as caller:
+        error = (await ask(caller, item(1)))["1"].error
+        assert error.code == grpc.StatusCode.INTERNAL.value[0]
+        assert "secret" not in str(error)
+
+
+class Gate(PixelBackend):
+    """Holds back pictures that are mostly red until told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = asyncio.Event()
+
+    async def run(self, batch: WorkBatch, *, timeout: float) -> list[ItemResult]:
+        if batch.pixels[..., 0].mean() > batch.pixels[..., 2].mean():
+            await self.open.wait()
+        return await super().run(batch, timeout=timeout)
+
+
+ONE_BY_ONE = LaneSettings(max_batch=1, max_in_flight=4, first_estimate_s=0.001)
+
+
+async def test_answers_come_as_they_are_done_not_as_they_were_asked() -> None:
+    backend = Gate()
+    async with calling(backend, predict=ONE_BY_ONE) as caller:
+        stream = caller.stub.AnalyzeStream(iter([item("slow", photo((200, 0, 0))), item("fast", photo((0, 0, 200)))]))
+        assert (await stream.read()).item_id == "fast"
+        backend.open.set()
+        assert (await stream.read()).item_id == "slow"
+        assert await stream.read() is grpc.aio.EOF
+
+
+async def test_no_more_is_read_than_may_be_in_flight() -> None:
+    backend = Gate()
+    limits = RequestLimits(max_stream_in_flight=3)
+    # Pictures as large as gRPC's windows, so that what is sent ahead of reading is little.
+    large = photo((200, 0, 0)) + b"\xff" * 2**20
+    sent = 0
+
+    async def items() -> AsyncIterator[pb.AnalyzeStreamRequest]:
+        nonlocal sent
+        for number in range(40):
+            sent += 1
+            yield item(number, large)
+
+    async with calling(backend, predict=ONE_BY_ONE, limits=limits) as caller:
+        stream = caller.stub.AnalyzeStream(items(), timeout=30)
+        lane = caller.facade.analysis.lanes
+        await asyncio.sleep(0.5)
+        assert sum(each.in_flight + each.waiting for each in lane.values()) == 3
+        assert sent < 20
+        backend.open.set()
+        answered = [answer.item_id async for answer in stream]
+        assert sorted(answered, key=int) == [str(number) for number in range(40)]
+
+
+async def test_a_caller_who_takes_no_answers_holds_up_his_stream_only() -> None:
+    backend = PixelBackend()
+    limits = RequestLimits(max_stream_in_flight=2)
+    sent = 0
+
+    async def items() -> AsyncIterator[pb.AnalyzeStreamRequest]:
+        nonlocal sent
+        for number in range(300):
+            sent += 1
+            # An echoed id makes the answers large.
+            yield pb.AnalyzeStreamRequest(item_id=f"{number}-" + "x" * 2**20, request=item(number).request)
+
+    async with calling(backend, limits=limits) as caller:
+        stream = caller.stub.AnalyzeStream(items(), timeout=30)
+        await asyncio.sleep(1.0)
+        assert sent < 60
+        assert (await caller.analyze(outputs=PREDICT)).predictions
+        stream.cancel()
+
+
+async def test_a_full_lane_is_waited_for() -> None:
+    backend = PixelBackend()
+    backend.seconds = 0.02
+    # One waits at most: single calls at once are refused, items of a stream are not.
+    narrow = LaneSettings(max_batch=1, max_waiting=1, first_estimate_s=0.02)
+    async with calling(backend, predict=narrow) as caller:
+        calls = [caller.analyze(outputs=PREDICT) for _ in range(10)]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert any(isinstance(outcome, grpc.aio.AioRpcError) for outcome in outcomes)
+        answers = await ask(caller, *map(item, range(20)))
+        assert all(answer.HasField("response") for answer in answers.values())
+        assert len(answers) == 20
+
+
+async def test_the_streams_deadline_ends_the_waiting() -> None:
+    backend = PixelBackend()
+    backend.seconds = 0.3
+    narrow = LaneSettings(max_batch=1, max_waiting=1, first_estimate_s=0.3)
+    async with calling(backend, predict=narrow) as caller:
+        stream = caller.stub.AnalyzeStream(iter(map(item, range(30))), timeout=1.5)
+        answered = 0
+        codes = set()
+        try:
+            async for answer in stream:
+                answered += answer.HasField("response")
+                codes.add(answer.error.code)
+        except grpc.aio.AioRpcError as error:
+            codes.add(error.code().value[0])
+    # What could be answered in time was; the rest was refused, or the deadline came first.
+    assert 2 <= answered <= 5
+    refused = {grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], grpc.StatusCode.DEADLINE_EXCEEDED.value[0]}
+    assert codes - {0} <= refused
+    assert codes & refused
+
+
+async def test_leaving_cancels_what_is_at_work() -> None:
+    backend = Gate()
+    async with calling(backend, predict=LaneSettings(max_batch=1)) as caller:
+        stream = caller.stub.AnalyzeStream(iter([item(number, photo((200, 0, 0))) for number in range(6)]))
+        lanes = caller.facade.analysis.lanes.values()
+        async with asyncio.timeout(5):
+            while sum(lane.waiting for lane in lanes) < 5:
+                await asyncio.sleep(0.01)
+            stream.cancel()
+            while sum(lane.waiting for lane in lanes):
+                await asyncio.sleep(0.01)
+        backend.open.set()
+        assert (await caller.analyze(outputs=PREDICT)).predictions
+        # Only the batch that was at the backend, and the last call's.
+        assert len(backend.batches) == 2
+
+
+async def test_one_item_waits_no_longer_than_any_answer_may() -> None:
+    backend = Gate()
+    async with calling(backend, predict=ONE_BY_ONE, max_deadline_s=0.3) as caller:
+        stream = caller.stub.AnalyzeStream(iter([item("held", photo((200, 0, 0))), item("free", photo((0, 0, 200)))]))
+        answers = {answer.item_id: answer async for answer in stream}
+        assert answers["free"].HasField("response")
+        assert answers["held"].error.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+
+
+@pytest.mark.parametrize("most", [1, 2])
+async def test_a_stream_longer_than_its_places(most: int) -> None:
+    async with calling(PixelBackend(), limits=RequestLimits(max_stream_in_flight=most)) as caller:
+        assert len(await ask(caller, *map(item, range(25)))) == 25
