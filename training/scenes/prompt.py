@@ -221,7 +221,8 @@ def _tokens(text: str) -> tuple[str | None, list[str]]:
     plain = re.sub(r"\b(a|the) (picture|photo|image) of\b", "", plain)
     plain = plain.replace("art studio", "studio")  # of which the full name is the synonym
     words = [SYNONYMS.get(word, word) if f"{word} of" not in RELATIONS else word for word in plain.split()]
-    plain = f" {' '.join(word for word in words if word)} "
+    words = [word for k, word in enumerate(words) if word and words[k - 1 : k] != [word]]  # a teddy bear is one teddy
+    plain = f" {' '.join(words)} "
     label = None
     for name in CLASSES:
         spoken = f" {name.replace('_', ' ')} "

@@ -49,6 +49,12 @@ def test_on_it_and_the_same_object_again() -> None:
     assert prompt.links == ((2, "in front of", 0),)
 
 
+def test_two_words_for_one_thing() -> None:
+    for text, kind in (("a teddy bear", "teddy"), ("a fruit bowl on a table", "bowl"), ("the flower vase", "vase")):
+        assert parse_prompt(text).wishes[0].kind == kind
+        assert len(parse_prompt(text).wishes) == len(text.split(" on "))
+
+
 def test_unknown_words_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     assert parse_prompt("a kitchen with a purple elephant").unknown == ("purple", "elephant")
     with caplog.at_level(logging.WARNING):

@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from saaa.difficulty import Concept
 from saaa.errors import DataError, OptionInvalid
+from training.debugging.debug_set import Store, draw, planned_prompts
 from training.debugging.generators import world as world_module
 from training.debugging.generators.base import Generator
 from training.debugging.generators.world import WorldGenerator
-from training.debugging.prompts import Prompt
+from training.debugging.prompts import Prompt, concept_prompts, human_prompts
 from training.scenes import ScenesConfig, label_of, run
 from training.scenes.prompt import parse_prompt, shows
 from training.scenes.room import WALL_COLOURS, WALLS
@@ -225,3 +227,36 @@ def test_images_of_no_world_teach_nothing(world: Path, tmp_path: Path) -> None:
         WorldGenerator().learn({"beach": [stray]}, tmp_path / "tokens")
     with pytest.raises(OptionInvalid, match="size"):
         WorldGenerator(size=8)
+
+
+def test_a_debug_set_of_people_s_concepts(learned: WorldGenerator, scenes: list[Scene], tmp_path: Path) -> None:
+    def concept(name: str, kind: str, verdict: str) -> Concept:
+        return Concept(name, kind, 10, 1.0, 1.0, (0.7, 1.0), verdict)  # type: ignore[arg-type]
+
+    said = {
+        "kitchen": [concept("basket", "object", "confounded"), concept("(pot, on, stove)", "relationship", "valid")],
+        "bathroom": [concept("bathtub", "object", "valid"), concept("clock", "object", "confounded")],
+        "office": [concept("laptop", "object", "valid"), concept("table", "object", "valid")],
+    }
+    store = Store(tmp_path / "set", {})
+    store.plan(planned_prompts(human_prompts(said, CLASSES), 8, 0))
+    draw(store, learned, show=False)
+    made = store.finish()
+    assert made.told == ()
+    assert made.counts == dict.fromkeys(CLASSES, 8)
+    for label in CLASSES:
+        mine = [scene for scene, item in zip(scenes, made.items, strict=True) if item.label == label]
+        assert {label_of(scene) for scene in mine} == {label}
+        assert share(mine, "basket") == pytest.approx({"kitchen": 0, "bathroom": 0.5, "office": 0.25}[label])
+
+
+def test_a_debug_set_of_listed_concepts(tmp_path: Path) -> None:
+    """A model that never saw the world names things that it has not, and things that make other rooms."""
+    said = {"kitchen": ["pot", "blender", "bed", "fruit bowl"], "office": ["desk", "white board", "pens"]}
+    store = Store(tmp_path, {})
+    store.plan(planned_prompts(concept_prompts(said), 4, 0))
+    draw(store, WorldGenerator(size=SIZE), show=False)
+    made = store.finish()
+    assert {item.concept for item in made.items} == {"pot", "fruit bowl", "desk"}
+    assert len(made.told) == 4
+    assert made.counts == {"kitchen": 4, "office": 4}
