@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.annotation.config import ExportConfig, ImportConfig
+from training.annotation.config import ExportConfig, ImportConfig, ServeConfig
 
-__all__ = ["ExportConfig", "ImportConfig", "export_tasks", "import_answers"]
+__all__ = ["ExportConfig", "ImportConfig", "ServeConfig", "export_tasks", "import_answers", "serve_tasks"]
 
 
 def export_tasks(config: ExportConfig) -> dict[str, Any]:
@@ -24,3 +24,10 @@ def import_answers(config: ImportConfig) -> dict[str, Any]:
     from training.annotation.importing import import_answers as import_
 
     return import_(config)
+
+
+def serve_tasks(config: ServeConfig) -> dict[str, Any]:
+    """Have tasks answered in Label Studio; see `training.annotation.serve.serve_tasks`."""
+    from training.annotation.serve import serve_tasks as serve_
+
+    return serve_(config)

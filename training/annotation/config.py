@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from saaa.difficulty import Aggregate, DifficultyOptions, Rule
@@ -80,3 +81,29 @@ class ImportConfig:
     def difficulty(self) -> DifficultyOptions:
         """The options of the estimate."""
         return DifficultyOptions(alpha=self.alpha, rule=self.hard, tau=self.tau, aggregate=self.aggregate)
+
+
+def _cache() -> Path:
+    """Where the user keeps what can be made anew."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "saaa" / "label-studio"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """Which tasks to answer in Label Studio, and where it lives.
+
+    Raises:
+        OptionInvalid: an option is outside its range.
+    """
+
+    tasks: Path
+    """Folder that `saaa-train annotate export` made."""
+    pull: bool = False
+    """Fetch the answers given so far and end, whether it runs or not."""
+    port: int = 8080
+    """Of 127.0.0.1 for a browser; 0 picks a free one."""
+    environment: Path = field(default_factory=_cache)
+    """Folder for Label Studio's own Python environment, which is made in it at the first time (1 GB)."""
+
+    def __post_init__(self) -> None:
+        check("port", self.port, at_least=0, at_most=65535)
