@@ -12,7 +12,7 @@ from typing import Any, Literal
 from saaa.client import Client
 from saaa.client.errors import RequestInvalid, RpcFailed
 from saaa.client.request import AnalyzeOptions
-from saaa.client.results import Analysis
+from saaa.client.results import Analysis, Model
 from saaa.errors import BackendUnavailable, OptionInvalid
 from saaa.report import ReportEntry, write_report
 from saaa.report.attributions import faithfulness_note
@@ -63,9 +63,9 @@ def run_analyze(
     asked = [question for photo in photos for question in questions(photo, graph, photos=len(photos))]
     outcomes: list[Outcome] = []
     with Client(address, timeout=timeout) as client:
-        _reach(client, address)
+        reach(client, address)
         for question in asked:
-            outcomes.append(_ask(client, question, options))
+            outcomes.append(ask(client, question, options))
             _tell(outcomes[-1], quiet=as_json)
     if as_json:
         print(json.dumps(_document(outcomes), indent=2, ensure_ascii=False))
@@ -94,7 +94,7 @@ def run_models(address: str, *, as_json: bool) -> int:
         BackendUnavailable: the service cannot be reached.
     """
     with Client(address, timeout=30) as client:
-        models = _reach(client, address)
+        models = reach(client, address)
     if as_json:
         print(json.dumps([asdict(model) for model in models], indent=2, ensure_ascii=False))
         return 0
@@ -112,14 +112,20 @@ def run_models(address: str, *, as_json: bool) -> int:
     return 0
 
 
-def _reach(client: Client, address: str) -> Sequence[Any]:
+def reach(client: Client, address: str) -> Sequence[Model]:
+    """Ask a service for its models.
+
+    Raises:
+        BackendUnavailable: it cannot be reached.
+    """
     try:
         return client.models()
     except RpcFailed as failure:
         raise BackendUnavailable(f"The service at {address} cannot be asked: {failure.message}") from None
 
 
-def _ask(client: Client, question: Question, options: AnalyzeOptions) -> Outcome:
+def ask(client: Client, question: Question, options: AnalyzeOptions) -> Outcome:
+    """Ask one question; a refusal, or a file that cannot be read, is an outcome too."""
     try:
         analysis = client.analyze(question.photo, question.graph, **options)
     except RpcFailed as error:

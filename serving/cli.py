@@ -1,4 +1,4 @@
-"""The command line: `saaa up`, `saaa serve`, `saaa analyze`, `saaa models`, `saaa ratings`.
+"""The command line: `saaa up`, `saaa serve`, `saaa analyze`, `saaa compare`, `saaa models`, `saaa ratings`.
 
 Exit codes: 0 done; 1 an item failed; 2 wrong usage, or the service cannot start or be reached. What a command needs is
 imported when it runs, so that `saaa --help` is quick.
@@ -179,6 +179,68 @@ def analyze(
     return run_analyze(photos, address, graph=graph, out=out, as_json=json, timeout=timeout, options=options)
 
 
+def compare(
+    photo: Annotated[Path, tyro.conf.Positional],
+    *,
+    address: str = DEFAULT_ADDRESS,
+    models: tuple[str, ...] = (),
+    classes: tuple[str, ...] = (),
+    graph: Path | None = None,
+    out: Path = Path("compare.html"),
+    json: bool = False,
+    top_k: int = 5,
+    method: str | None = None,
+    steps: int | None = None,
+    gamma: float | None = None,
+    masks: int | None = None,
+    seed: int | None = None,
+    deletion: bool = False,
+    timeout: float = 60.0,
+) -> int:
+    """Ask several models, or all versions of one, about a photograph, and show their answers and maps side by side.
+
+    Args:
+        photo: an image file.
+        address: HOST:PORT of the service.
+        models: NAME for all its versions, or NAME:VERSION; differences are to the first. All classifiers unless given.
+        classes: classes whose maps are shown, by name; the most probable one of each model unless given.
+        graph: a scene graph as region JSON: then the score of each of its nodes is compared too.
+        out: the HTML page to write; it needs no other file.
+        json: print the whole answers as JSON instead of a table.
+        top_k: how many classes of each model are listed.
+        method: attribution method; each model's default unless given.
+        steps: integration steps of integrated_gradients.
+        gamma: weight of the gamma rule of layer_lrp, cp_lrp and attn_lrp, 0 to 1.
+        masks: random masks of rise.
+        seed: of whatever is drawn at random.
+        deletion: also measure how far each class's probability drops when its map's top tenth is removed.
+        timeout: deadline for each call in seconds.
+    """
+    from saaa.client.request import AnalyzeOptions
+    from serving.compare import run_compare
+
+    options: AnalyzeOptions = {
+        "method": method,
+        "steps": steps,
+        "gamma": gamma,
+        "masks": masks,
+        "seed": seed,
+        "deletion": deletion,
+    }
+    return run_compare(
+        photo,
+        address,
+        models=models,
+        classes=classes,
+        graph=graph,
+        out=out,
+        as_json=json,
+        top_k=top_k,
+        timeout=timeout,
+        options=options,
+    )
+
+
 def models(*, address: str = DEFAULT_ADDRESS, json: bool = False) -> int:
     """List the models of a running service.
 
@@ -220,6 +282,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "up": up,
     "serve": serve,
     "analyze": analyze,
+    "compare": compare,
     "models": models,
     "ratings": ratings,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,18 @@ class Scale:
         top = float(np.percentile(values, 99.5)) if robust else float(values.max())
         low, top = float(values.min()), top or float(values.max())
         return cls(low, top, signed=False, clipped=bool(values.max() > top))
+
+    @classmethod
+    def shared(cls, grids: Sequence[NDArray[np.float32]]) -> Scale:
+        """One scale for several maps, at least one, that reaches as far as the scale of each."""
+        own = [cls.of(grid) for grid in grids]
+        low, high = min(scale.low for scale in own), max(scale.high for scale in own)
+        signed = any(scale.signed for scale in own)
+        if signed:
+            high = max(abs(low), abs(high))
+            low = -high
+        beyond = any(bool((grid > high).any() or (grid < low).any()) for grid in grids)
+        return cls(low, high, signed=signed, clipped=beyond)
 
     def place(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """`values` as places in [0, 1]; a constant map lies at 0."""
@@ -93,14 +106,9 @@ def draw_attribution(image: NDArray[np.uint8], attribution: Attribution) -> Imag
         An RGB picture of three panels (image, map, both blended) and a colour bar; the panels' longer side is
         `PANEL` pixels whatever the image's size.
     """
-    scale = PANEL / max(image.shape[:2])
-    width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
-    photo = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)
-    values = spread(attribution.grid, attribution.region, (width, height), scale)
     levels = Scale.of(attribution.grid)
-    seen = ~np.isnan(values)
-    places = levels.place(np.where(seen, values, levels.low))
-    heat = colors.apply(levels.table, places)
+    photo, heat, places, seen = _laid(image, attribution, levels)
+    (width, height), scale = photo.size, PANEL / max(image.shape[:2])
     panels = (photo, _map_panel(heat, seen), _blend_panel(photo, heat, places, seen, levels.signed))
 
     bar_height = max(height, 120)
@@ -118,6 +126,36 @@ def draw_attribution(image: NDArray[np.uint8], attribution: Attribution) -> Imag
         draw.text((left, _HEADER + height + 7), shorten(title, 15, width), colors.MUTED, font(15))
     _color_bar(canvas, levels, _MARGIN + 3 * (width + _GAP), bar_height)
     return canvas
+
+
+def draw_overlay(image: NDArray[np.uint8], attribution: Attribution, levels: Scale) -> Image.Image:
+    """Draw a map over its picture in the colours of a given scale, so that maps can be compared.
+
+    Args:
+        image: the upright picture, uint8 (height, width, 3) RGB.
+        attribution: its map.
+        levels: the scale.
+
+    Returns:
+        An RGB picture whose longer side is `PANEL` pixels.
+    """
+    photo, heat, places, seen = _laid(image, attribution, levels)
+    panel = _blend_panel(photo, heat, places, seen, levels.signed)
+    _outline(ImageDraw.Draw(panel), attribution.region, PANEL / max(image.shape[:2]), (0, 0), panel.size, seen)
+    return panel
+
+
+def _laid(
+    image: NDArray[np.uint8], attribution: Attribution, levels: Scale
+) -> tuple[Image.Image, NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """The picture in a panel's size; there, the map's colours, their places in the table, and what the model saw."""
+    scale = PANEL / max(image.shape[:2])
+    width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
+    photo = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)
+    values = spread(attribution.grid, attribution.region, (width, height), scale)
+    seen = ~np.isnan(values)
+    places = levels.place(np.where(seen, values, levels.low))
+    return photo, colors.apply(levels.table, places), places, seen
 
 
 def _map_panel(heat: NDArray[np.float64], seen: NDArray[np.bool_]) -> Image.Image:
