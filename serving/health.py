@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 
 from grpc_health.v1 import health, health_pb2
 
@@ -22,14 +23,14 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class Probe:
     """Tells whether the backend can answer.
 
-    Health names: "" and the service's full name are serving while every served model can answer; "model/<name>"
+    Health names: "" and the services' full names are serving while every served model can answer; "model/<name>"
     while one version of that model can.
 
     Args:
         backend: looked at.
         catalog: told what was seen.
         servicer: told whether it is serving.
-        service: full name of the service.
+        services: full names of the services that need models.
         settings: interval and timeout.
     """
 
@@ -38,13 +39,13 @@ class Probe:
         backend: Backend,
         catalog: Catalog,
         servicer: health.aio.HealthServicer,
-        service: str,
+        services: Sequence[str],
         settings: FacadeSettings,
     ) -> None:
         self._backend = backend
         self._catalog = catalog
         self._servicer = servicer
-        self._service = service
+        self._names = ("", *services)
         self._settings = settings
         self._poke = asyncio.Event()
         self._reached = True
@@ -98,7 +99,7 @@ class Probe:
     async def _publish(self) -> None:
         models = self._catalog.models
         whole = SERVING if models and all(map(self._catalog.is_ready, models)) else NOT_SERVING
-        for name in ("", self._service):
+        for name in self._names:
             await self._servicer.set(name, whole)
         for name in {info.name for info in models}:
             ready = any(info.name == name and self._catalog.is_ready(info) for info in models)

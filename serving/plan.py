@@ -74,7 +74,7 @@ class Plan:
     image_size: tuple[int, int]
     """Width and height of the upright image in pixels."""
     outputs: frozenset[Output]
-    top_k: int
+    top_k: int | None
     graph: SceneGraph | None
     classify: ClassifyPlan | None
     caption: CaptionPlan | None

@@ -80,7 +80,8 @@ class AnalysisRequest:
     graph: SceneGraph | None = None
     outputs: frozenset[Output] = frozenset()
     """Empty: all that the served models can give."""
-    top_k: int = 5
+    top_k: int | None = 5
+    """Most classes to tell, best first; None is all."""
     explain: ExplainOptions = field(default_factory=ExplainOptions)
     classes: tuple[str, ...] = ()
     """Class names or decimal indices to explain; empty is the most probable class."""

@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from saaa.errors import StartFailed
 from saaa.v1 import analysis_pb2_grpc, feedback_pb2_grpc
@@ -20,8 +19,11 @@ from serving.backends.base import Backend
 from serving.catalog import Catalog
 from serving.feedback import FEEDBACK_NAME, FeedbackService
 from serving.health import NOT_SERVING, SERVING, Probe
+from serving.inference import INFERENCE_NAME, InferenceService
 from serving.interceptors.errors import ErrorInterceptor
+from serving.oip import open_inference_pb2_grpc
 from serving.ratings import RatingStore
+from serving.reflection import add_reflection
 from serving.service import SERVICE_NAME, AnalysisService
 from serving.settings import FacadeSettings
 
@@ -41,7 +43,7 @@ class Facade:
         self._settings = settings or FacadeSettings()
         self._catalog = Catalog()
         self._health = health.aio.HealthServicer()
-        self._probe = Probe(backend, self._catalog, self._health, SERVICE_NAME, self._settings)
+        self._probe = Probe(backend, self._catalog, self._health, (SERVICE_NAME, INFERENCE_NAME), self._settings)
         self._analysis = Analysis(backend, self._catalog, self._settings, self._probe.poke)
         self._ratings: RatingStore | None = None
         self._server: grpc.aio.Server | None = None
@@ -78,7 +80,7 @@ class Facade:
         try:
             if self._settings.ratings is not None:
                 self._ratings = await asyncio.to_thread(RatingStore, self._settings.ratings)
-            for name in ("", SERVICE_NAME):
+            for name in ("", SERVICE_NAME, INFERENCE_NAME):
                 await self._health.set(name, NOT_SERVING)
             # Ratings need no model: the service is as well as its store.
             await self._health.set(FEEDBACK_NAME, SERVING if self._ratings else NOT_SERVING)
@@ -127,11 +129,12 @@ class Facade:
         analysis_pb2_grpc.add_AnalysisServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
         feedback = FeedbackService(self._ratings, self._settings)
         feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(feedback, server)  # type: ignore[no-untyped-call]
+        inference = InferenceService(self._analysis, self._catalog, self._settings)
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._settings.reflection:
             health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-            names = (SERVICE_NAME, FEEDBACK_NAME, health_name, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, server)
+            add_reflection((SERVICE_NAME, FEEDBACK_NAME, INFERENCE_NAME, health_name), server)
         return server
 
 

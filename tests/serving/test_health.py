@@ -9,7 +9,6 @@ from dataclasses import replace
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from saaa.v1 import analysis_pb2 as pb
 from tests.serving.pixel_backend import CLASSIFIER, Caller, PixelBackend, calling
@@ -33,7 +32,7 @@ async def becomes(wanted: int, look: Callable[[], Awaitable[int]]) -> None:
 
 async def test_serving_as_a_whole_by_service_and_by_model() -> None:
     async with calling(PixelBackend()) as caller:
-        for name in ("", SERVICE, "model/colours", "model/words"):
+        for name in ("", SERVICE, "inference.GRPCInferenceService", "model/colours", "model/words"):
             assert await health(caller, name) == SERVING
         with pytest.raises(grpc.aio.AioRpcError) as unknown:
             await health(caller, "model/nobody")
@@ -92,24 +91,3 @@ async def test_watchers_hear_of_an_outage() -> None:
         while (await watch.read()).status != NOT_SERVING:
             pass
         watch.cancel()
-
-
-async def reflected(caller: Caller) -> set[str]:
-    stub = reflection_pb2_grpc.ServerReflectionStub(caller.channel)
-    request = reflection_pb2.ServerReflectionRequest(list_services="")
-    call = stub.ServerReflectionInfo(iter([request]))
-    response = await call.read()
-    call.cancel()
-    return {service.name for service in response.list_services_response.service}
-
-
-async def test_reflection_names_the_services() -> None:
-    async with calling(PixelBackend()) as caller:
-        assert {SERVICE, "grpc.health.v1.Health"} <= await reflected(caller)
-
-
-async def test_reflection_can_be_switched_off() -> None:
-    async with calling(PixelBackend(), reflection=False) as caller:
-        with pytest.raises(grpc.aio.AioRpcError) as failure:
-            await reflected(caller)
-        assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
