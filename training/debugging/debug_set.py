@@ -153,6 +153,7 @@ class Store:
             planned = (self.folder / MANIFEST).is_file()
             if planned and identity == self._identity:
                 self.items = read_manifest(self.folder)
+                self.complete = self.complete and not self.missing()  # somebody may have removed an image
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{self.folder / HEAD} does not describe a debug set: {error}") from error
         if not planned:

@@ -209,6 +209,9 @@ def test_goes_on_after_a_failure_in_the_middle_and_then_does_nothing(materials: 
     assert make_debug_set("ours", materials(last), OPTIONS, tmp_path / "set") == found
     assert last.painted == []
     assert last.learned == {}
+    (found.images / found.items[4].file).unlink()  # what is lost afterwards is made again, and the same
+    assert make_debug_set("ours", materials(last), OPTIONS, tmp_path / "set") == found
+    assert len(last.painted) == 1
 
 
 def test_another_option_material_or_generator_is_another_set(materials: Make, data: Path, tmp_path: Path) -> None:
