@@ -125,6 +125,7 @@ def test_command_line_overrides_file_overrides_default(tmp_path: Path, capsys: p
         ("attribute", ["--data", "d", "--out", "o", "--archive", "a.mar", "--deletion"]),
         ("annotate export", ["--run", "r", "--out", "o", "--limit", "9"]),
         ("annotate import", ["--answers", "a.json", "b.jsonl", "--out", "o", "--hard", "gap"]),
+        ("concepts", ["--classes", "c.json", "--out", "o", "--model", "m", "--temperature", "1", "--no_constrain"]),
         ("archive egdd", ["--checkpoint", "c.pt", "--output", "o.mar"]),
         ("archive ega", ["--checkpoint", "c.pt", "--output", "o.mar"]),
         ("asg coco", ["--captions", "c.json", "--instances", "i.json", "--output_dir", "o", "--folds", "5"]),

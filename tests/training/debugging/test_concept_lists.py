@@ -159,8 +159,7 @@ def test_what_a_real_model_answered(tmp_path: Path) -> None:
     content = RECORDED.read_bytes()
     path = tmp_path / "transcript.jsonl"
     path.write_bytes(content)
-    options = {"model": "smollm2-135m", "base_url": None}
-    held = Llm(LlmOptions(**options, temperature=1), Transcript(path))
+    held = Llm(LlmOptions(model="smollm2-135m", temperature=1), Transcript(path))
     assert list_concepts(["art_studio", "bathroom", "dining_room"], held, count=3) == {
         "art_studio": ("objects", "objects with", "frag encompassing"),
         "bathroom": ("tooth diff", "tooth brushed", "tooth flossing"),
@@ -170,7 +169,7 @@ def test_what_a_real_model_answered(tmp_path: Path) -> None:
         list_concepts(["kitchen"], held, count=3)
     with pytest.raises(OptionInvalid, match="give base_url"):
         list_concepts(["kitchen"], held, count=3, attempts=4)
-    free = Llm(LlmOptions(**options, max_tokens=30), Transcript(path))
+    free = Llm(LlmOptions(model="smollm2-135m", max_tokens=30), Transcript(path))
     with pytest.raises(GeneratorFailed, match=r"'art_studio' in 3 answers.*no complete JSON.*3\. Attribute"):
         list_concepts(["art_studio"], free, count=3, constrain=False)
     assert path.read_bytes() == content

@@ -64,7 +64,13 @@ def base_url(packages: Path) -> Iterator[str]:
 def config(tmp_path: Path, **options: Any) -> ConceptsConfig:
     classes = tmp_path / "classes.txt"
     classes.write_text("kitchen\nart_studio\n", encoding="utf-8")
-    fixed = {"model": "smollm2-135m", "timeout": 300, "count": 3, "classes": classes, "out": tmp_path / "out"}
+    fixed: dict[str, Any] = {
+        "model": "smollm2-135m",
+        "timeout": 300,
+        "count": 3,
+        "classes": classes,
+        "out": tmp_path / "out",
+    }
     return ConceptsConfig(**fixed | options)
 
 
