@@ -280,3 +280,12 @@ def test_the_debug_set_is_what_training_reads(materials: Make, data: Path, tmp_p
     alone = list_folders(data / "train")
     assert len(train) == len(alone) + 9
     assert all(train.read(i) for i in range(len(train)))
+
+
+def test_images_made_elsewhere_are_used_once_and_too_few_are_told_at_once(materials: Make, tmp_path: Path) -> None:
+    generator = FolderGenerator(draw_folders(tmp_path / "made", 10, seed=9))
+    with pytest.raises(GeneratorFailed, match="10 readable images of attic, and 11 are wanted"):
+        make_debug_set("ours", materials(generator), StrategyOptions(budget=11), tmp_path / "set")
+    assert not (tmp_path / "set" / "images").exists()
+    found = make_debug_set("ours", materials(generator), StrategyOptions(budget=10), tmp_path / "set")
+    assert len({item.digest for item in found.items}) == 30
