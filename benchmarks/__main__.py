@@ -16,6 +16,7 @@ MEASUREMENTS = (
     "training egdd",
     "captioner",
     "ega",
+    "debugging",
 )
 
 
