@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from saaa.difficulty import Aggregate, DifficultyOptions, Rule
@@ -11,6 +11,8 @@ from training.attribute.config import GalleryOrder
 from training.options import check
 
 _DEFAULTS = DifficultyOptions()
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+"""The user's folder for what can be made anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +85,6 @@ class ImportConfig:
         return DifficultyOptions(alpha=self.alpha, rule=self.hard, tau=self.tau, aggregate=self.aggregate)
 
 
-def _cache() -> Path:
-    """Where the user keeps what can be made anew."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "saaa" / "label-studio"
-
-
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
     """Which tasks to answer in Label Studio, and where it lives.
@@ -102,7 +99,7 @@ class ServeConfig:
     """Fetch the answers given so far and end, whether it runs or not."""
     port: int = 8080
     """Of 127.0.0.1 for a browser; 0 picks a free one."""
-    environment: Path = field(default_factory=_cache)
+    environment: Path = _CACHE / "saaa" / "label-studio"
     """Folder for Label Studio's own Python environment, which is made in it at the first time (1 GB)."""
 
     def __post_init__(self) -> None:

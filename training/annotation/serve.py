@@ -77,8 +77,10 @@ def serve_tasks(config: ServeConfig) -> dict[str, Any]:
             raise DataError(f"{state} cannot be written: {error.strerror or error}") from error
         python = installed(config.environment, stop)
         port = 0 if config.pull else config.port
-        print("Starting Label Studio (the first time it makes its database, which takes a minute or two)", flush=True)
-        server = stack.enter_context(StudioServer(python, state, config.tasks, port=port, stop=stop))
+        server = StudioServer(python, state, config.tasks, port=port, stop=stop)
+        first = "" if server.ready else " (it makes its database first, which takes a minute or two)"
+        print(f"Starting Label Studio{first}", flush=True)
+        stack.enter_context(server)
         if not config.pull:
             with _asking():
                 _fill(config.tasks, server.client, all_tasks)

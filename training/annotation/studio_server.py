@@ -41,7 +41,8 @@ _CREDENTIALS, _SERVER, _READY, _LOG, _DATA = "credentials.json", "server.json", 
 _BOOTSTRAP = """
 import os, signal, sys, threading
 def end():
-    sys.stdin.buffer.read()
+    while os.read(0, 1):
+        pass
     threading.Timer(5, os._exit, [0]).start()
     os.kill(os.getpid(), signal.SIGINT)
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -92,6 +93,11 @@ class StudioServer:
         """Its API, as its one user."""
         return StudioClient(self.url, self.credentials.token)
 
+    @property
+    def ready(self) -> bool:
+        """Whether it has ever answered."""
+        return (self._folder / _READY).exists()
+
     def ended(self) -> str | None:
         """Why it has ended by itself; None while it runs."""
         if self._process is None or self._process.poll() is None:
@@ -103,7 +109,7 @@ class StudioServer:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder.chmod(0o700)
         data = self._folder / _DATA
-        if not (self._folder / _READY).exists():
+        if not self.ready:
             # A first start that was cut short has left a part of a database, and nobody's work.
             shutil.rmtree(data, ignore_errors=True)
             (self._folder / _CREDENTIALS).unlink(missing_ok=True)
