@@ -178,7 +178,8 @@ def _maps(image: NDArray[np.uint8], answers: Sequence[Answer], target: str) -> s
             map_ = found[place]
             picture = markup.figure(_png(np.asarray(draw_overlay(image, map_, scales[map_.method]))), f"Map of {name}")
             says += f" · {map_.method}"
-            below = f'<p class="muted">{escape(faithfulness_note(map_))}</p>'
+            notes = f"largest value {float(map_.grid.max()):.3g} · {faithfulness_note(map_)}"
+            below = f'<p class="muted">{escape(notes)}</p>'
         else:
             picture = f'<div class="refused">{escape(answer.failure or "no map of this class")}</div>'
             below = ""
