@@ -130,6 +130,7 @@ class Analysis:
         with stages.time("total"), contextlib.ExitStack() as places:
             classifier, captioner = self._admit(plan, deadline, places, stages)
             parts = [part for part in (classifier, captioner) if part is not None]
+            places.enter_context(self._catalog.using(*(part.model for part in parts)))
             with stages.time("decode"):
                 digest = await self._in_thread(_decode, request, parts, self._limits)
 

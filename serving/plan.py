@@ -101,8 +101,8 @@ def make_plan(request: AnalysisRequest, catalog: Catalog, limits: RequestLimits)
         violations.raise_any()
         catalog.require_known()
 
-    classifier = _choose(request.classifier, ModelKind.EGDD, "classifier", catalog, violations)
-    captioner = _choose(request.captioner, ModelKind.EGA, "captioner", catalog, violations)
+    classifier = _choose(request, request.classifier, ModelKind.EGDD, "classifier", catalog, violations)
+    captioner = _choose(request, request.captioner, ModelKind.EGA, "captioner", catalog, violations)
     targets = class_targets(request.classes, classifier, violations)
     explain = explain_options(request.explain, classifier, request.graph, violations)
     explanation = caption_explanation(request, captioner, violations)
@@ -316,15 +316,22 @@ def _check_cost(plan: Plan, limits: RequestLimits) -> None:
 
 
 def _choose(
-    selector: Selector | None, kind: ModelKind, field: str, catalog: Catalog, violations: Violations
+    request: AnalysisRequest,
+    selector: Selector | None,
+    kind: ModelKind,
+    field: str,
+    catalog: Catalog,
+    violations: Violations,
 ) -> ModelInfo | None:
     if selector is None:
-        return catalog.default(kind)
+        return catalog.default(kind, request_id=request.request_id)
     if not selector.name:
         violations.add(OptionInvalid("Name the model, or leave the selector out.", field=f"{field}.name"))
         return None
     with violations.catch():
-        return catalog.find(selector.name, selector.version, kind=kind, field=f"{field}.name")
+        return catalog.find(
+            selector.name, selector.version, kind=kind, field=f"{field}.name", request_id=request.request_id
+        )
     return None
 
 

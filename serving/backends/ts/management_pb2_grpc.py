@@ -50,6 +50,21 @@ class ManagementAPIsServiceStub:
                 request_serializer=serving_dot_backends_dot_ts_dot_management__pb2.ScaleWorkerRequest.SerializeToString,
                 response_deserializer=serving_dot_backends_dot_ts_dot_management__pb2.ManagementResponse.FromString,
                 _registered_method=True)
+        self.RegisterModel = channel.unary_unary(
+                '/org.pytorch.serve.grpc.management.ManagementAPIsService/RegisterModel',
+                request_serializer=serving_dot_backends_dot_ts_dot_management__pb2.RegisterModelRequest.SerializeToString,
+                response_deserializer=serving_dot_backends_dot_ts_dot_management__pb2.ManagementResponse.FromString,
+                _registered_method=True)
+        self.SetDefault = channel.unary_unary(
+                '/org.pytorch.serve.grpc.management.ManagementAPIsService/SetDefault',
+                request_serializer=serving_dot_backends_dot_ts_dot_management__pb2.SetDefaultRequest.SerializeToString,
+                response_deserializer=serving_dot_backends_dot_ts_dot_management__pb2.ManagementResponse.FromString,
+                _registered_method=True)
+        self.UnregisterModel = channel.unary_unary(
+                '/org.pytorch.serve.grpc.management.ManagementAPIsService/UnregisterModel',
+                request_serializer=serving_dot_backends_dot_ts_dot_management__pb2.UnregisterModelRequest.SerializeToString,
+                response_deserializer=serving_dot_backends_dot_ts_dot_management__pb2.ManagementResponse.FromString,
+                _registered_method=True)
 
 
 class ManagementAPIsServiceServicer:
@@ -77,6 +92,27 @@ class ManagementAPIsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RegisterModel(self, request, context):
+        """RegisterModel adds a version of a model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetDefault(self, request, context):
+        """SetDefault sets the version that a request means which names none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnregisterModel(self, request, context):
+        """UnregisterModel takes a version of a model away.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ManagementAPIsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -93,6 +129,21 @@ def add_ManagementAPIsServiceServicer_to_server(servicer, server):
             'ScaleWorker': grpc.unary_unary_rpc_method_handler(
                     servicer.ScaleWorker,
                     request_deserializer=serving_dot_backends_dot_ts_dot_management__pb2.ScaleWorkerRequest.FromString,
+                    response_serializer=serving_dot_backends_dot_ts_dot_management__pb2.ManagementResponse.SerializeToString,
+            ),
+            'RegisterModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterModel,
+                    request_deserializer=serving_dot_backends_dot_ts_dot_management__pb2.RegisterModelRequest.FromString,
+                    response_serializer=serving_dot_backends_dot_ts_dot_management__pb2.ManagementResponse.SerializeToString,
+            ),
+            'SetDefault': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetDefault,
+                    request_deserializer=serving_dot_backends_dot_ts_dot_management__pb2.SetDefaultRequest.FromString,
+                    response_serializer=serving_dot_backends_dot_ts_dot_management__pb2.ManagementResponse.SerializeToString,
+            ),
+            'UnregisterModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnregisterModel,
+                    request_deserializer=serving_dot_backends_dot_ts_dot_management__pb2.UnregisterModelRequest.FromString,
                     response_serializer=serving_dot_backends_dot_ts_dot_management__pb2.ManagementResponse.SerializeToString,
             ),
     }
@@ -177,6 +228,87 @@ class ManagementAPIsService:
             target,
             '/org.pytorch.serve.grpc.management.ManagementAPIsService/ScaleWorker',
             serving_dot_backends_dot_ts_dot_management__pb2.ScaleWorkerRequest.SerializeToString,
+            serving_dot_backends_dot_ts_dot_management__pb2.ManagementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/org.pytorch.serve.grpc.management.ManagementAPIsService/RegisterModel',
+            serving_dot_backends_dot_ts_dot_management__pb2.RegisterModelRequest.SerializeToString,
+            serving_dot_backends_dot_ts_dot_management__pb2.ManagementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetDefault(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/org.pytorch.serve.grpc.management.ManagementAPIsService/SetDefault',
+            serving_dot_backends_dot_ts_dot_management__pb2.SetDefaultRequest.SerializeToString,
+            serving_dot_backends_dot_ts_dot_management__pb2.ManagementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnregisterModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/org.pytorch.serve.grpc.management.ManagementAPIsService/UnregisterModel',
+            serving_dot_backends_dot_ts_dot_management__pb2.UnregisterModelRequest.SerializeToString,
             serving_dot_backends_dot_ts_dot_management__pb2.ManagementResponse.FromString,
             options,
             channel_credentials,
