@@ -9,6 +9,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from saaa.client.results import Region
@@ -110,7 +111,7 @@ def explain(
     ]
 
 
-def thumbnail(pixels: np.ndarray, side: int = SIDE) -> bytes:
+def thumbnail(pixels: NDArray[np.uint8], side: int = SIDE) -> bytes:
     """Encode an image, (height, width, 3), at this longer side."""
     return _jpeg(Image.fromarray(pixels).resize(_size(pixels, side), Image.Resampling.LANCZOS))
 
@@ -129,7 +130,7 @@ def _predicted(found: Candidates, index: int) -> tuple[str, float]:
     return found.listing.classes[best], float(np.exp(row[best]))
 
 
-def _size(pixels: np.ndarray, side: int = SIDE) -> tuple[int, int]:
+def _size(pixels: NDArray[np.uint8], side: int = SIDE) -> tuple[int, int]:
     scale = side / max(pixels.shape[:2])
     return max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
 

@@ -37,6 +37,7 @@ from training.debugging.models import Model, base_of, packed, retraining, traine
 from training.debugging.report import report
 from training.debugging.strategies import STRATEGIES, Materials, StrategyOptions, make_debug_set
 from training.options import save_config
+from training.scenes.records import SCENES
 from training.stopping import Stopped
 
 SPLITS = ("train", "val", "test")
@@ -168,6 +169,10 @@ def _check(config: DebugTrainConfig) -> None:
         raise OptionInvalid(f"{config.strategy} needs --llm_concepts FILE.", field="llm_concepts")
     if missing := [path for path in config.answers if not path.is_file()]:
         raise DataError(f"There is no file {missing[0]} of answers.")
+    if config.annotator == "simulated" and not (config.data / SCENES).is_file():
+        raise OptionInvalid(
+            "the simulated annotator answers on a world of `saaa-train scenes` only.", field="annotator"
+        )
     if "generator" in needs:
         open_generator(config)
 

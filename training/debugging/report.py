@@ -37,6 +37,7 @@ main, header.top { max-width: 1240px; }
 .maps { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 220px)); gap: 10px; margin: 10px 0 22px; }
 figcaption { padding: 4px 8px; font-size: 13px; color: #606874; overflow-wrap: anywhere; }
 td, th { overflow-wrap: anywhere; }
+.card > h2 { margin-bottom: 12px; } .card > p { margin: 12px 0; } .card > h3 { margin-top: 16px; }
 .scroll { overflow-x: auto; }
 @media (prefers-color-scheme: dark) { .good { color: #6fcf97; } }
 """
@@ -297,14 +298,11 @@ def _examples(examples: Sequence[Example]) -> str:
             f"<figcaption>{escape(what)}</figcaption></figure>"
             for what, picture in shown
         )
-        right = example.after[0] == example.label
         slice_ = f" · {escape(example.slice)}" if example.slice else ""
         rows.append(
-            f"<h3>{escape(example.name)}{slice_}</h3>"
-            f'<p>{escape(example.label)}: before <span class="{_right(example.before[0] == example.label)}">'
-            f"{escape(example.before[0])} {example.before[1]:.0%}</span>, after "
-            f'<span class="{_right(right)}">{escape(example.after[0])} {example.after[1]:.0%}</span></p>'
-            f'<div class="maps">{figures}</div>'
+            f'<p><b>{escape(example.name)}</b><span class="muted">{slice_}</span><br>'
+            f"{escape(example.label)}: before {_said(example.before, example.label)}, "
+            f'after {_said(example.after, example.label)}</p><div class="maps">{figures}</div>'
         )
     return (
         '<section class="card"><h2>Where the models look</h2><p class="muted">Test images that the retraining changed; '
@@ -313,8 +311,9 @@ def _examples(examples: Sequence[Example]) -> str:
     )
 
 
-def _right(right: bool) -> str:
-    return "good" if right else "bad"
+def _said(predicted: tuple[str, float], label: str) -> str:
+    name, probability = predicted
+    return f'<span class="{"good" if name == label else "bad"}">{escape(name)} {probability:.0%}</span>'
 
 
 def _provenance(models: tuple[ModelInfo, ModelInfo]) -> str:
