@@ -26,6 +26,7 @@ from serving.answer import checked, make_answer
 from serving.backends.base import Backend
 from serving.catalog import Catalog
 from serving.lanes import BatchKey, Lane, Place
+from serving.observer import Observer
 from serving.plan import CaptionPlan, ClassifyPlan, Plan, image_bytes, make_plan
 from serving.requests import AnalysisRequest, AnalysisResult
 from serving.settings import FacadeSettings, RequestLimits
@@ -34,10 +35,15 @@ T = TypeVar("T")
 
 
 class Stages:
-    """Seconds by stage, in the order in which the stages ended."""
+    """Seconds by stage, in the order in which the stages ended.
 
-    def __init__(self) -> None:
+    Args:
+        observer: told of each stage.
+    """
+
+    def __init__(self, observer: Observer) -> None:
         self.seconds: dict[str, float] = {}
+        self._observer = observer
 
     @contextlib.contextmanager
     def time(self, stage: str) -> Iterator[None]:
@@ -46,7 +52,8 @@ class Stages:
         try:
             yield
         finally:
-            self.seconds[stage] = time.perf_counter() - start
+            self.seconds[stage] = seconds = time.perf_counter() - start
+            self._observer.staged(stage, seconds)
 
 
 class _Part:
@@ -78,17 +85,26 @@ class Analysis:
         catalog: the served models.
         settings: lanes, limits and threads.
         alarm: called when the backend fails to answer, so that its state is looked at without delay.
+        observer: told what happens.
     """
 
-    def __init__(self, backend: Backend, catalog: Catalog, settings: FacadeSettings, alarm: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        catalog: Catalog,
+        settings: FacadeSettings,
+        alarm: Callable[[], None],
+        observer: Observer | None = None,
+    ) -> None:
         self._backend = backend
         self._catalog = catalog
         self._limits = settings.limits
         self._alarm = alarm
+        self._observer = observer or Observer()
         self._lanes = {
-            Work.PREDICT: Lane(backend.run, settings.predict),
-            Work.EXPLAIN: Lane(backend.run, settings.explain),
-            Work.CAPTION: Lane(backend.run, settings.caption),
+            Work.PREDICT: Lane(backend.run, settings.predict, self._observer),
+            Work.EXPLAIN: Lane(backend.run, settings.explain, self._observer),
+            Work.CAPTION: Lane(backend.run, settings.caption, self._observer),
         }
         self._threads = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
 
@@ -126,7 +142,7 @@ class Analysis:
             raise
 
     async def _answer(self, request: AnalysisRequest, plan: Plan, deadline: float) -> AnalysisResult:
-        stages = Stages()
+        stages = Stages(self._observer)
         with stages.time("total"), contextlib.ExitStack() as places:
             classifier, captioner = self._admit(plan, deadline, places, stages)
             parts = [part for part in (classifier, captioner) if part is not None]
@@ -154,7 +170,7 @@ class Analysis:
                         values = classified.maps[0].values
                         graph = await self._in_thread(propose_graph, values, classifier.geometry, plan.image_size)
                 captioned = await caption(graph)
-        return make_answer(
+        result = make_answer(
             plan,
             graph=graph,
             classified=classified,
@@ -166,6 +182,8 @@ class Analysis:
             backend=self._backend.name,
             timings=stages.seconds,
         )
+        self._observer.answered(request, result)
+        return result
 
     def _admit(
         self, plan: Plan, deadline: float, places: contextlib.ExitStack, stages: Stages

@@ -11,8 +11,10 @@ Everything here runs on one event loop; no locks are needed.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import math
+import uuid
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 from saaa.errors import BackendFailed, BackendUnavailable, DeadlineExceeded, LaneFull, SaaaError
 from saaa.work import CaptionOptions, ExplainOptions, ItemResult, Work, WorkBatch, WorkItem
 from serving.estimate import ServiceTime
+from serving.observer import Flight, Observer, Seat
 from serving.settings import LaneSettings
 
 log = logging.getLogger(__name__)
@@ -55,6 +58,9 @@ class _Job:
     pixels: NDArray[np.uint8]
     item: WorkItem
     future: asyncio.Future[ItemResult]
+    since: float
+    """Event-loop time from which it could have left."""
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
     @property
     def key(self) -> BatchKey:
@@ -74,8 +80,8 @@ class _Job:
 
 
 @dataclass(eq=False)
-class _Flight:
-    """One batch at the backend."""
+class _Slot:
+    """What one batch at the backend takes of the lane."""
 
     started: float
     estimate: float
@@ -91,14 +97,16 @@ class Lane:
     Args:
         run: runs one batch at the backend.
         settings: bounds of this lane.
+        observer: told what happens here.
     """
 
-    def __init__(self, run: RunBatch, settings: LaneSettings) -> None:
+    def __init__(self, run: RunBatch, settings: LaneSettings, observer: Observer | None = None) -> None:
         self._run = run
         self._settings = settings
+        self._observer = observer or Observer()
         self._places: dict[BatchKey, list[float]] = defaultdict(list)
         self._queues: dict[BatchKey, deque[_Job]] = {}
-        self._flights: set[_Flight] = set()
+        self._flights: set[_Slot] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._times: dict[BatchKey, ServiceTime] = {}
         self._wake: asyncio.Handle | None = None
@@ -151,12 +159,14 @@ class Lane:
         """
         now = asyncio.get_running_loop().time()
         if deadline <= now:
+            self._observer.lost(key, "expired")
             raise DeadlineExceeded("The deadline passed before the work could start; allow more time.")
         wait = self.expected_wait()
         finish = now + max(wait, after) + self.estimate(key, work)
         idle = not self._places and not self._flights
         late = finish - deadline
         if not idle and (late > 0 or wait > self._settings.max_wait_s):
+            self._observer.refused(key)
             seconds = max(late, wait - self._settings.max_wait_s)
             raise LaneFull(
                 f"The {key.work.value} lane is full: an answer would take about {finish - now:.2f} s, the deadline "
@@ -164,6 +174,7 @@ class Lane:
                 retry_after_s=seconds,
             )
         if self.waiting >= self._settings.max_waiting:
+            self._observer.refused(key)
             raise LaneFull(
                 f"The {key.work.value} lane holds {self.waiting} waiting items, its most. Try again in {wait:.2f} s.",
                 retry_after_s=wait,
@@ -196,9 +207,10 @@ class Lane:
             if not jobs:
                 return
             work = sum(job.work for job in jobs)
-            flight = _Flight(asyncio.get_running_loop().time(), self.estimate(jobs[0].key, work))
-            self._flights.add(flight)
-            task = asyncio.create_task(self._fly(flight, jobs))
+            slot = _Slot(asyncio.get_running_loop().time(), self.estimate(jobs[0].key, work))
+            self._flights.add(slot)
+            # In a context of its own: what it does is not done for the one call that happened to wake the lane.
+            task = asyncio.create_task(self._fly(slot, jobs), context=contextvars.Context())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -222,9 +234,11 @@ class Lane:
             job = queue[0]
             if job.future.done():
                 queue.popleft()
+                self._observer.lost(job.key, "expired" if job.deadline <= now else "abandoned")
                 continue
             if job.deadline <= now:
                 queue.popleft()
+                self._observer.lost(job.key, "expired")
                 job.fail(DeadlineExceeded("The deadline passed while the work waited; allow more time."))
                 continue
             if jobs:
@@ -236,7 +250,7 @@ class Lane:
             jobs.append(queue.popleft())
         return jobs
 
-    async def _fly(self, flight: _Flight, jobs: list[_Job]) -> None:
+    async def _fly(self, slot: _Slot, jobs: list[_Job]) -> None:
         key = jobs[0].key
         batch = WorkBatch(
             model=key.model,
@@ -247,18 +261,23 @@ class Lane:
             explain=key.explain,
             caption=key.caption,
         )
+        flight = Flight(
+            id=uuid.uuid4().hex,
+            batch=batch,
+            waits=tuple(slot.started - job.since for job in jobs),
+            contexts=tuple(job.context for job in jobs),
+        )
+        for index, job in enumerate(jobs):
+            job.place.seat = Seat(flight=flight.id, index=index)
         clock = asyncio.get_running_loop().time
         try:
-            # Not cut short when the callers leave: the backend computes to the end all the same, and a place counted
-            # as free while it does would only pile up work behind it.
-            async with asyncio.timeout(self._settings.batch_timeout_s):
-                results = await self._run(batch, timeout=self._settings.batch_timeout_s)
-            if len(results) != len(jobs):
-                raise BackendFailed(f"The backend gave {len(results)} answers to {len(jobs)} questions.")
+            results = await self._computed(flight)
             work = sum(job.work for job in jobs)
-            self._times.setdefault(key, ServiceTime()).add(work, clock() - flight.started)
+            self._times.setdefault(key, ServiceTime()).add(work, clock() - slot.started)
             for job, result in zip(jobs, results, strict=True):
-                if not job.future.done():
+                if job.future.done():
+                    self._observer.lost(key, "late")
+                else:
                     job.future.set_result(result)
         except (TimeoutError, DeadlineExceeded):
             error = BackendUnavailable(f"The backend did not answer within {self._settings.batch_timeout_s:g} s.")
@@ -274,14 +293,36 @@ class Lane:
             for job in jobs:
                 job.fail(error)
         finally:
-            self._flights.discard(flight)
+            self._flights.discard(slot)
             self._schedule()
+
+    async def _computed(self, flight: Flight) -> list[ItemResult]:
+        """The backend's results, one an item; the observer learns when it left and came back."""
+        clock = asyncio.get_running_loop().time
+        start, count, timeout = clock(), len(flight.batch.items), self._settings.batch_timeout_s
+        outcome: list[ItemResult] | BaseException = []
+        self._observer.departed(flight)
+        try:
+            # Not cut short when the callers leave: the backend computes to the end all the same, and a place counted
+            # as free while it does would only pile up work behind it.
+            async with asyncio.timeout(timeout):
+                outcome = results = await self._run(flight.batch, timeout=timeout)
+            if len(results) != count:
+                raise BackendFailed(f"The backend gave {len(results)} answers to {count} questions.")
+            return results
+        except BaseException as error:
+            outcome = error
+            raise
+        finally:
+            self._observer.landed(flight, outcome, clock() - start)
 
     def _take_place(self, place: Place) -> None:
         self._places[place.key].append(place.work)
+        self._observer.waiting(place.key, 1)
 
     def _leave_place(self, place: Place) -> None:
         self._places[place.key].remove(place.work)
+        self._observer.waiting(place.key, -1)
         if not self._places[place.key]:
             del self._places[place.key]
 
@@ -297,6 +338,8 @@ class Place:
         self.key = key
         self.deadline = deadline
         self.work = work
+        self.seat: Seat | None = None
+        """Where in which batch it was computed, once it left."""
         self._held = True
         lane._take_place(self)
 
@@ -312,7 +355,7 @@ class Place:
             BackendUnavailable, BackendFailed: the whole batch failed; a fault of this item alone is in its result.
         """
         loop = asyncio.get_running_loop()
-        job = _Job(self, pixels, item, loop.create_future())
+        job = _Job(self, pixels, item, loop.create_future(), loop.time())
         self._lane._enqueue(job)
         try:
             async with asyncio.timeout_at(self.deadline):
