@@ -28,6 +28,7 @@ from training.annotation.export import TASKS, open_run
 from training.files import whole
 from training.options import check
 from training.scenes.classes import RULES
+from training.scenes.records import read_scenes
 
 ANNOTATOR = "simulated"
 FITS, FITS_NOT = 5, 1
@@ -103,7 +104,7 @@ def answer(
     """
     check("noise", noise, at_least=0, at_most=1)
     _, records = open_run(run)
-    scenes = _scenes(world)
+    scenes = {scene["id"]: Seen.of(scene) for scene in read_scenes(world)}
     answered = []
     with ExitStack() as shards:
         maps = _Maps(run, shards)
@@ -188,14 +189,3 @@ def _read_tasks(folder: Path) -> list[dict[str, Any]]:
         return [task for task in tasks if task["metadata"]["unit"]["target"] == "class"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder} holds no tasks of `saaa-train annotate export`: {error}") from error
-
-
-def _scenes(world: Path) -> dict[str, Seen]:
-    """What a person sees of every scene, by its id."""
-    try:
-        lines = (world / "scenes.jsonl").read_text(encoding="utf-8").splitlines()
-        return {scene["id"]: Seen.of(scene) for scene in map(json.loads, lines)}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{world} is no world of `saaa-train scenes`; only its scenes tell what is where: {error}"
-        ) from error

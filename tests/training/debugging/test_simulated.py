@@ -38,6 +38,7 @@ def world(tmp_path: Path) -> Path:
     names = {POT: "pot", STOVE: "stove", GUITAR: "guitar", CAT: "cat"}
     scene = {
         "id": "000007",
+        "split": "val",
         "class": "kitchen",
         "file": "val/kitchen/000007.jpg",
         "objects": [{"object_id": k, "name": name, "attributes": ["red"]} for k, name in names.items()],
@@ -163,7 +164,7 @@ def test_tasks_of_something_else_are_refused(tmp_path: Path, world: Path) -> Non
     out = tmp_path / "answers.json"
     with pytest.raises(OptionInvalid, match="noise"):
         answer(tasks, run, world, out, noise=1.5)
-    with pytest.raises(DataError, match="no world"):
+    with pytest.raises(DataError, match="cannot be read"):
         answer(tasks, run, tmp_path, out)
     with pytest.raises(DataError, match="no tasks"):
         answer(run, run, world, out)
