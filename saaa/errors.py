@@ -76,8 +76,8 @@ class GeneratorFailed(SaaaError):
     """An image generator or a language model failed; what it made is kept, and the same command goes on."""
 
 
-class LaneFull(SaaaError):
-    """The lane cannot finish this work before the caller's deadline; try again later.
+class RetryLater(SaaaError):
+    """There is too much to do now; the same request may succeed later.
 
     Args:
         message: as in `SaaaError`.
@@ -89,12 +89,32 @@ class LaneFull(SaaaError):
         self.retry_after_s = retry_after_s
 
 
+class LaneFull(RetryLater):
+    """The lane cannot finish this work before the caller's deadline."""
+
+
+class CallerLimited(RetryLater):
+    """The caller has used up what one caller may ask for."""
+
+
+class Unauthenticated(SaaaError):
+    """The call does not say, in a way that can be trusted, who makes it."""
+
+
+class NotPermitted(SaaaError):
+    """The caller is known, and may not do this."""
+
+
 class DeadlineExceeded(SaaaError):
     """The caller's deadline passed before the work was done."""
 
 
 class BackendUnavailable(SaaaError):
     """The backend cannot be reached, or lost the work; another attempt may succeed."""
+
+
+class WorkerDied(BackendUnavailable):
+    """The process that computed died with the work; another is started, and the work may be sent again."""
 
 
 class BackendFailed(SaaaError):

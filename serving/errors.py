@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
 from saaa import errors
-from saaa.errors import LaneFull, SaaaError
+from saaa.errors import RetryLater, SaaaError
 from serving.requests import RequestInvalid
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,9 @@ CODES: dict[type[SaaaError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
     errors.AttributionFailed: grpc.StatusCode.INTERNAL,
     errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
-    errors.LaneFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.RetryLater: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.NotPermitted: grpc.StatusCode.PERMISSION_DENIED,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.BackendUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.BackendFailed: grpc.StatusCode.INTERNAL,
@@ -67,7 +69,7 @@ def to_status(error: SaaaError) -> status_pb2.Status:
     ]
     if violations:
         details.append(error_details_pb2.BadRequest(field_violations=violations))
-    if isinstance(error, LaneFull):
+    if isinstance(error, RetryLater):
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(max(0, round(error.retry_after_s * 1000)))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))

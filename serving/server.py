@@ -20,12 +20,17 @@ from serving.catalog import Catalog
 from serving.feedback import FEEDBACK_NAME, FeedbackService
 from serving.health import NOT_SERVING, SERVING, Probe
 from serving.inference import INFERENCE_NAME, InferenceService
+from serving.interceptors.authentication import AuthenticationInterceptor, ReadLate
 from serving.interceptors.errors import ErrorInterceptor
+from serving.interceptors.limits import LimitsInterceptor
 from serving.oip import open_inference_pb2_grpc
 from serving.ratings import RatingStore
 from serving.reflection import add_reflection
+from serving.security.gate import Gate
+from serving.security.tls import server_credentials
 from serving.service import SERVICE_NAME, AnalysisService
 from serving.settings import FacadeSettings
+from serving.telemetry.telemetry import Telemetry
 
 
 class Facade:
@@ -44,7 +49,9 @@ class Facade:
         self._catalog = Catalog()
         self._health = health.aio.HealthServicer()
         self._probe = Probe(backend, self._catalog, self._health, (SERVICE_NAME, INFERENCE_NAME), self._settings)
-        self._analysis = Analysis(backend, self._catalog, self._settings, self._probe.poke)
+        self._telemetry = Telemetry(self._settings.telemetry, self._catalog, backend.name)
+        observer = self._telemetry.observer
+        self._analysis = Analysis(backend, self._catalog, self._settings, self._probe.poke, observer)
         self._ratings: RatingStore | None = None
         self._server: grpc.aio.Server | None = None
         self._probing: asyncio.Task[None] | None = None
@@ -54,6 +61,11 @@ class Facade:
     def address(self) -> str:
         """host:port that it listens on."""
         return _join(self._settings.host, self._port)
+
+    @property
+    def metrics_address(self) -> str | None:
+        """host:port where Prometheus reads metrics; None without them."""
+        return self._telemetry.metrics_address
 
     @property
     def catalog(self) -> Catalog:
@@ -74,7 +86,8 @@ class Facade:
         """Look at the backend once, then listen.
 
         Raises:
-            StartFailed: the address cannot be listened on, or the file of the ratings cannot be used.
+            StartFailed: the address cannot be listened on, or the file of the ratings, of a certificate or of tokens
+                cannot be used.
         """
         server = None
         try:
@@ -84,6 +97,7 @@ class Facade:
                 await self._health.set(name, NOT_SERVING)
             # Ratings need no model: the service is as well as its store.
             await self._health.set(FEEDBACK_NAME, SERVING if self._ratings else NOT_SERVING)
+            await self._telemetry.start()
             server = self._make_server()
             self._port = _listen(server, self._settings)
             await self._probe.look()
@@ -112,12 +126,21 @@ class Facade:
         await self._analysis.close()
         if self._ratings is not None:
             await self._ratings.close()
+        await self._telemetry.close()
         await self._backend.close()
 
     def _make_server(self) -> grpc.aio.Server:
         most = self._settings.max_message_bytes
+        security = self._settings.security
         server = grpc.aio.server(
-            interceptors=[ErrorInterceptor()],
+            interceptors=[
+                *self._telemetry.interceptors,
+                ErrorInterceptor(),
+                AuthenticationInterceptor(Gate(security)),
+                LimitsInterceptor(security),
+                ReadLate(),
+            ],
+            maximum_concurrent_rpcs=security.max_calls,
             options=[
                 ("grpc.max_receive_message_length", most),
                 ("grpc.max_send_message_length", most),
@@ -194,7 +217,8 @@ def check_free(settings: FacadeSettings) -> None:
 def _listen(server: grpc.aio.Server, settings: FacadeSettings) -> int:
     address = _join(settings.host, settings.port)
     try:
-        port = server.add_insecure_port(address)
+        credentials = server_credentials(settings.security)
+        port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     except RuntimeError:
         port = 0
     if not port:

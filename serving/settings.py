@@ -7,6 +7,8 @@ from pathlib import Path
 
 from saaa.errors import OptionInvalid
 from saaa.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+from serving.security.settings import SecuritySettings
+from serving.telemetry.settings import TelemetrySettings
 
 
 def _require(condition: bool, name: str, rule: str) -> None:
@@ -96,6 +98,10 @@ class FacadeSettings:
     """The lane of captions."""
     limits: RequestLimits = field(default_factory=RequestLimits)
     """The bounds of one request."""
+    security: SecuritySettings = field(default_factory=SecuritySettings)
+    """Transport, credentials and limits of one caller."""
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+    """Metrics, traces, logs and the journal."""
     decode_threads: int = 2
     """Threads that decode images, at least 1."""
     default_deadline_s: float = 60.0
@@ -123,6 +129,7 @@ class FacadeSettings:
 
     def __post_init__(self) -> None:
         _require(bool(self.host), "host", "an address such as 127.0.0.1")
+        self.security.check_host(self.host)
         _require(0 <= self.port <= 65535, "port", "0 to 65535")
         _require(self.decode_threads >= 1, "decode_threads", "at least 1")
         _require(self.max_uploads >= 1, "max_uploads", "at least 1")

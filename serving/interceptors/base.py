@@ -15,10 +15,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import grpc
+from google.protobuf.message import DecodeError
+
+from saaa.errors import InvalidInput
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Kind = Literal["unary", "client_stream", "server_stream", "bidi_stream"]
 
+CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie"})
+"""Metadata that only authentication may see, so that nothing else can log it or pass it on."""
 REQUEST_ID_KEY = "x-request-id"
 """The metadata key that names a call, in and out."""
 MAX_REQUEST_ID = 128
@@ -34,7 +39,7 @@ class Call:
     kind: Kind
     """Which sides send many messages."""
     metadata: tuple[tuple[str, str | bytes], ...]
-    """What the caller sent along; keys are lower case and may repeat."""
+    """What the caller sent along, without credentials; keys are lower case and may repeat."""
     context: Context
     """gRPC's own, for deadlines, peers and aborting."""
     request_id: str
@@ -47,6 +52,8 @@ class Call:
     """Messages taken from the caller so far."""
     sent: int = 0
     """Messages given to the caller so far."""
+    pace: Callable[[], Awaitable[None]] | None = None
+    """Waited for before each message of a stream of requests is handed on; what is not read holds up the caller."""
 
     def header(self, key: str) -> str | None:
         """The last value of a text key in the metadata, or None."""
@@ -81,8 +88,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        kind = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
-        inner: Any = getattr(handler, _SLOTS[kind])
+        form = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
+        inner: Any = getattr(handler, _SLOTS[form])
+        # Its form is another one where `read_late` has changed it.
+        kind: Kind = getattr(inner, "kind", form)
         method = handler_call_details.method
 
         async def answer(request: Any, context: Context) -> Any:
@@ -103,13 +112,48 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     async for message in messages:
                         await call.context.write(message)
 
-        make: Any = getattr(grpc, f"{_SLOTS[kind]}_rpc_method_handler")
-        wrapped: grpc.RpcMethodHandler[Any, Any] = make(
-            stream if handler.response_streaming else answer,
-            handler.request_deserializer,
-            handler.response_serializer,
-        )
-        return wrapped
+        outer: Any = stream if handler.response_streaming else answer
+        outer.kind = kind
+        return _handler(form, outer, handler)
+
+
+def read_late(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+    """The same handler, but the one message of a request is read when it is called, not before.
+
+    So the chain around it judges the caller before the message, which may be large, is taken in and parsed.
+    """
+    if handler.request_streaming:
+        return handler
+    kind = _KINDS[False, bool(handler.response_streaming)]
+    inner: Any = getattr(handler, _SLOTS[kind])
+
+    async def answer(requests: AsyncIterator[Any], context: Context) -> Any:
+        return await inner(await _only(requests), context)
+
+    async def stream(requests: AsyncIterator[Any], context: Context) -> None:
+        messages = inner(await _only(requests), context)
+        if not hasattr(messages, "__aiter__"):
+            await messages
+            return
+        async with contextlib.aclosing(messages):
+            async for message in messages:
+                await context.write(message)
+
+    outer: Any = stream if handler.response_streaming else answer
+    outer.kind = kind
+    return _handler("bidi_stream" if handler.response_streaming else "client_stream", outer, handler)
+
+
+def _handler(form: Kind, behaviour: Any, like: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+    make: Any = getattr(grpc, f"{_SLOTS[form]}_rpc_method_handler")
+    wrapped: grpc.RpcMethodHandler[Any, Any] = make(behaviour, like.request_deserializer, like.response_serializer)
+    return wrapped
+
+
+async def _only(requests: AsyncIterator[Any]) -> Any:
+    async for request in requests:
+        return request
+    raise InvalidInput("The call brings no message; send one.")
 
 
 _KINDS: dict[tuple[bool, bool], Kind] = {
@@ -138,8 +182,12 @@ class _CountingContext:
         return getattr(self._context, name)
 
     async def read(self) -> Any:
-        message = await self._context.read()
-        self._call.received += message is not grpc.aio.EOF
+        try:
+            message = await self._context.read()
+        except DecodeError:
+            raise _unreadable() from None
+        if message is not grpc.aio.EOF:
+            await _taken(self._call)
         return message
 
     async def write(self, message: Any) -> None:
@@ -155,7 +203,8 @@ def _enter(method: str, kind: Kind, request: Any, context: Context) -> tuple[Cal
     call = _CURRENT.get()
     if call is not None and call.context is context:
         return call, request
-    metadata = tuple((key, value) for key, value in context.invocation_metadata() or ())
+    sent = context.invocation_metadata() or ()
+    metadata = tuple((key, value) for key, value in sent if key not in CREDENTIALS)
     call = Call(method=method, kind=kind, metadata=metadata, context=context, request_id="")
     named = call.header(REQUEST_ID_KEY) or ""
     sane = 0 < len(named) <= MAX_REQUEST_ID and named.isascii() and named.isprintable()
@@ -170,6 +219,19 @@ def _enter(method: str, kind: Kind, request: Any, context: Context) -> tuple[Cal
 
 
 async def _counted(requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
-    async for request in requests:
-        call.received += 1
-        yield request
+    try:
+        async for request in requests:
+            await _taken(call)
+            yield request
+    except DecodeError:
+        raise _unreadable() from None
+
+
+async def _taken(call: Call) -> None:
+    call.received += 1
+    if call.pace is not None:
+        await call.pace()
+
+
+def _unreadable() -> InvalidInput:
+    return InvalidInput("The message is not of the type that this method takes; see its contract.")

@@ -10,7 +10,7 @@ from google.rpc import error_details_pb2
 
 import saaa.archive  # noqa: F401 - defines no errors of its own; if it ever does, they are walked too
 from saaa import errors
-from saaa.errors import LaneFull, SaaaError
+from saaa.errors import LaneFull, RetryLater, SaaaError
 from serving.errors import code_of, to_status
 from serving.requests import RequestInvalid
 
@@ -24,8 +24,8 @@ def all_errors(root: type[SaaaError] = SaaaError) -> Iterator[type[SaaaError]]:
 
 
 def make(kind: type[SaaaError]) -> SaaaError:
-    if kind is LaneFull:
-        return LaneFull("full", retry_after_s=1.5)
+    if issubclass(kind, RetryLater):
+        return kind("full", retry_after_s=1.5)
     if kind is RequestInvalid:
         return RequestInvalid([errors.OptionInvalid("a", field="x"), errors.ImageRejected("b", field="y")])
     return kind("what", field="where")
@@ -56,6 +56,9 @@ def test_the_root_itself_has_no_row_so_that_a_new_branch_is_noticed() -> None:
         (RequestInvalid, CODE.INVALID_ARGUMENT),
         (errors.ModelNotFound, CODE.NOT_FOUND),
         (errors.LaneFull, CODE.RESOURCE_EXHAUSTED),
+        (errors.CallerLimited, CODE.RESOURCE_EXHAUSTED),
+        (errors.Unauthenticated, CODE.UNAUTHENTICATED),
+        (errors.NotPermitted, CODE.PERMISSION_DENIED),
         (errors.DeadlineExceeded, CODE.DEADLINE_EXCEEDED),
         (errors.BackendUnavailable, CODE.UNAVAILABLE),
         (errors.BackendFailed, CODE.INTERNAL),
@@ -76,8 +79,9 @@ def test_violations_are_listed_each_with_its_field() -> None:
     assert status.message == "x: a. y: b."
 
 
-def test_full_lane_carries_the_retry_delay() -> None:
-    status = to_status(make(LaneFull))
+@pytest.mark.parametrize("kind", [LaneFull, errors.CallerLimited])
+def test_who_may_come_back_is_told_when(kind: type[SaaaError]) -> None:
+    status = to_status(make(kind))
     retry = error_details_pb2.RetryInfo()
     assert status.details[-1].Unpack(retry)
     assert retry.retry_delay.ToTimedelta().total_seconds() == pytest.approx(1.5)

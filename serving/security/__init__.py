@@ -1,0 +1,1 @@
+"""Who may reach the facade, and how: certificates, tokens, scopes."""
