@@ -188,6 +188,8 @@ def _table(title: str, found: Mapping[str, Any]) -> None:
     for noise, precision, recall in zip(noted["noise"], noted["precision"], noted["recall"], strict=True):
         exact = "none found" if precision is None else f"precision {precision:.2f}"
         print(f"  confounded concepts, noise {noise}: {exact}, recall {recall:.2f}")
+    rows = [f"{label} {row['found']:.1f} ({100 * row['cost']:.0f})" for label, row in noted["by_class"].items()]
+    print(f"  found in so many of the seeds (points that the counter slice costs the class): {', '.join(rows)}")
 
 
 def gates(figures: Mapping[str, Any]) -> list[tuple[str, bool]]:

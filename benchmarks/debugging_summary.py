@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
-from benchmarks.debugging_runs import BASE, CONTROLS, NOTES, OURS, shares
+from benchmarks.debugging_runs import BASE, CONTROLS, KIND, NOTES, OURS, shares
 from benchmarks.debugging_statistics import figure, holm
+from training.debugging.slices import ALIGNED, COUNTER
 from training.debugging.strategies import STRATEGIES
+from training.scenes.config import confound_cue
 
 Seed = Mapping[str, Any]
 """What one seed's models answered, by name."""
@@ -72,11 +74,34 @@ def summarise(seeds: Sequence[Seed]) -> dict[str, Any]:
 def concepts(seeds: Sequence[Seed]) -> dict[str, Any]:
     """Confounded concepts found, all seeds together, in the order of "noise": "precision" (of those found, how many are
     the planted ones; None where none is found) and "recall" (of those planted, how many are found). Answers given
-    without looking are noise "random"."""
-    found: dict[str, Any] = {"noise": [], "precision": [], "recall": []}
+    without looking are noise "random".
+
+    "by_class" sets the share of seeds in which a noiseless annotator finds a class's planted concept beside its cost,
+    how far the base's accuracy on the class falls on the counter slice.
+    """
+    found: dict[str, Any] = {"noise": [], "precision": [], "recall": [], "by_class": _by_class(seeds)}
     for name in seeds[0][NOTES]:
         total = {key: sum(seed[NOTES][name][key] for seed in seeds) for key in ("found", "right", "planted")}
         found["noise"].append(name if name == "random" else float(name))
         found["precision"].append(total["right"] / total["found"] if total["found"] else None)
         found["recall"].append(total["right"] / total["planted"])
     return found
+
+
+def _by_class(seeds: Sequence[Seed]) -> dict[str, dict[str, float]]:
+    rows = {}
+    for label in seeds[0][NOTES]["0"]["concepts"]:
+        cue = confound_cue(label, KIND)
+        told = [seed[NOTES]["0"]["concepts"][label] for seed in seeds]
+        seen = [any(c["concept"] == cue and c["verdict"] == "confounded" for c in those) for those in told]
+        rows[label] = {"found": fmean(seen), "cost": fmean(_cost(seed[BASE], label) for seed in seeds)}
+    return rows
+
+
+def _cost(base: Mapping[str, Any], label: str) -> float:
+    """Accuracy of the base on a class's aligned scenes minus that on its counter scenes."""
+    own = [
+        row for row in zip(base["files"], base["right"], base["slices"], strict=True) if row[0].split("/")[0] == label
+    ]
+    aligned, counter = ([right for _, right, where in own if where == name] for name in (ALIGNED, COUNTER))
+    return fmean(aligned) - fmean(counter)

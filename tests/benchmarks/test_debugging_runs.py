@@ -19,7 +19,9 @@ from training.debugging.strategies import STRATEGIES
 from training.egdd.config import EgddConfig
 from training.scenes.classes import CLASSES
 
-FILES = [f"a/{i}.jpg" for i in range(10)]
+LABEL = "bedroom"
+"""Whose planted cue is the guitar."""
+FILES = [f"{LABEL}/{i}.jpg" for i in range(10)]
 SLICES = ["aligned"] * 5 + ["counter"] * 5
 
 
@@ -29,9 +31,16 @@ def answers(aligned: int, counter: int) -> dict[str, Any]:
     return {"files": FILES, "slices": SLICES, "right": right, "seconds": 1.0, "cpu_seconds": 2.0, "told": []}
 
 
+def noticed(found: int, right: int, verdict: Any) -> dict[str, Any]:
+    """What is noted of concepts, with a verdict on the guitar."""
+    said = {LABEL: [concept("guitar", verdict).to_json(), concept("cat", "confounded").to_json()]}
+    none = {"found": 0, "right": 0, "planted": 6, "concepts": {LABEL: []}}
+    return {"0": {"found": found, "right": right, "planted": 6, "concepts": said}, "random": none}
+
+
 def seed(ours: int, **more: dict[str, Any]) -> dict[str, Any]:
     """All models of a seed: the base gets 5 and 1 right, the others 5 and 2, ours as said."""
-    noted = {"0": {"found": 4, "right": 3, "planted": 6}, "random": {"found": 0, "right": 0, "planted": 6}}
+    noted = noticed(4, 3, "confounded")
     rows = {name: answers(5, 2) for name in (*STRATEGIES, *CONTROLS)}
     return {BASE: answers(5, 1), NOTES: noted, **rows, "ours": answers(4, ours), **more}
 
@@ -77,8 +86,9 @@ def test_recovery_is_the_gain_over_the_mean_drop() -> None:
 
 def test_concepts_are_counted_over_all_seeds() -> None:
     other = seed(3)
-    other[NOTES] = {"0": {"found": 6, "right": 6, "planted": 6}, "random": {"found": 0, "right": 0, "planted": 6}}
+    other[NOTES] = noticed(6, 6, "undecided")
     found = concepts([seed(3), other])
+    assert found.pop("by_class") == {LABEL: {"found": 0.5, "cost": pytest.approx(0.8)}}
     assert found == {"noise": [0.0, "random"], "precision": [0.9, None], "recall": [0.75, 0.0]}
 
 
@@ -122,7 +132,7 @@ def test_photographs_are_divided_without_overlap_by_the_seed(tmp_path: Path) -> 
 
 
 def test_report_and_plot_say_what_was_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    whole = {"0.0": {"found": 6, "right": 6, "planted": 6}, "0.2": {"found": 6, "right": 5, "planted": 6}}
+    whole = {**noticed(6, 6, "confounded"), "0.2": {"found": 6, "right": 5, "planted": 6}}
     figures = {**dict.fromkeys(KEYS), **summarise([seed(4, concepts=whole), seed(5, concepts=whole)])}
     figures = json.loads(json.dumps(figures))
     report(figures)
