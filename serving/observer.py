@@ -20,6 +20,9 @@ Loss = Literal["expired", "abandoned", "late"]
 """Why admitted work was for nothing: its deadline passed before it was computed; its caller left before that; it was
 computed, and nobody waited for it any more."""
 
+CacheUse = Literal["hit", "shared", "miss"]
+"""What the cache had for a request: its answer; the same request at work; nothing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Seat:
@@ -68,6 +71,9 @@ class Observer:
     def staged(self, stage: str, seconds: float) -> None:
         """A stage of the current request has just ended, well or not."""
 
+    def cached(self, use: CacheUse) -> None:
+        """The cache was asked."""
+
     def answered(self, request: AnalysisRequest, result: AnalysisResult) -> None:
         """A request has its answer."""
 
@@ -111,6 +117,11 @@ class Observers(Observer):
         """See `Observer`."""
         for observer in self._all:
             observer.staged(stage, seconds)
+
+    def cached(self, use: CacheUse) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.cached(use)
 
     def answered(self, request: AnalysisRequest, result: AnalysisResult) -> None:
         """See `Observer`."""

@@ -1,0 +1,35 @@
+"""Counts calls."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+from serving.interceptors.base import Call, CallInterceptor
+from serving.interceptors.outcome import outcome
+from serving.telemetry.metrics import Metrics
+
+
+class MetricsInterceptor(CallInterceptor):
+    """The outermost of the chain: sees every call with the status that its caller gets.
+
+    Args:
+        metrics: told of each call.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    @contextlib.asynccontextmanager
+    async def around(self, call: Call) -> AsyncIterator[None]:
+        """Tell of the call's begin and end."""
+        self._metrics.began(call)
+        failure: BaseException | None = None
+        try:
+            yield
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            self._metrics.ended(call, outcome(call, failure), time.monotonic() - call.started)

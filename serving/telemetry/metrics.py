@@ -1,0 +1,182 @@
+"""Prometheus metrics of one facade: its calls, its lanes, its batches, its models.
+
+Names of calls are those of the gRPC ecosystem (`grpc_server_*`), so that its dashboards and alerts work; the facade's
+own begin with `saaa_`. No label holds anything that a caller can choose: methods are the served ones, models those of
+the catalog, at most `MAX_MODELS` of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import grpc
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+import saaa
+from saaa.errors import SaaaError
+from saaa.work import ItemResult, Work
+from serving.catalog import Catalog
+from serving.interceptors.base import Call
+from serving.lanes import BatchKey
+from serving.observer import CacheUse, Flight, Loss, Observer
+
+MAX_MODELS = 100
+"""Most versions of models told apart in the life of a process; further ones are counted together as "other"."""
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+"""Upper bounds of the histograms of times, in seconds."""
+ITEMS = (1, 2, 4, 8, 16, 32, 64)
+"""Upper bounds of the histogram of batch sizes."""
+
+_CALL = ("grpc_type", "grpc_service", "grpc_method")
+_WORK = ("lane", "model", "version")
+_OTHER = "other"
+
+
+class Metrics(Observer):
+    """Counts what the data plane and the interceptor tell.
+
+    Args:
+        catalog: the served models; read when metrics are.
+        backend: what computes.
+    """
+
+    def __init__(self, catalog: Catalog, backend: str) -> None:
+        self.registry = CollectorRegistry()
+        """Everything below, and the process's own figures (memory, CPU, descriptors, garbage collection)."""
+        self._models: set[tuple[str, str]] = set()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self.registry.register(_State(catalog, backend))
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=self.registry)
+
+        def histogram(name: str, text: str, *labels: str, buckets: Sequence[float] = SECONDS) -> Histogram:
+            return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+        self._started = counter("grpc_server_started", "Calls that began.", *_CALL)
+        self._handled = counter("grpc_server_handled", "Calls that ended, by status code.", *_CALL, "grpc_code")
+        self._seconds = histogram("grpc_server_handling_seconds", "Seconds from a call's begin to its end.", *_CALL)
+        self._received = counter("grpc_server_msg_received", "Messages taken in calls that ended.", *_CALL)
+        self._sent = counter("grpc_server_msg_sent", "Messages given in calls that ended.", *_CALL)
+
+        self._waiting = Gauge(
+            "saaa_lane_waiting", "Items admitted and not yet at the backend.", _WORK, registry=self.registry
+        )
+        self._flying = Gauge("saaa_lane_batches_in_flight", "Batches at the backend.", _WORK, registry=self.registry)
+        self._wait = histogram("saaa_lane_wait_seconds", "Seconds that an item waited, decoded, for its batch.", *_WORK)
+        self._refused = counter("saaa_lane_shed", "Items refused at once: no answer in time.", *_WORK)
+        self._lost = counter(
+            "saaa_lane_lost",
+            "Items admitted for nothing: expired or abandoned before they were computed, or computed too late.",
+            *_WORK,
+            "reason",
+        )
+        self._items = histogram("saaa_batch_items", "Items of a batch.", *_WORK, buckets=ITEMS)
+        self._batch = histogram("saaa_batch_seconds", "Seconds that a batch took at the backend.", *_WORK)
+        self._failed = counter("saaa_batch_failures", "Batches that failed as a whole.", *_WORK, "reason")
+        self._item_failed = counter("saaa_item_failures", "Items that a model refused or failed on.", *_WORK, "reason")
+        self._stage = histogram("saaa_stage_seconds", "Seconds that a stage of a request took.", "stage")
+        self._cache = counter("saaa_cache_requests", "Requests that asked the cache, by what it had.", "outcome")
+
+    def began(self, call: Call) -> None:
+        """A call began."""
+        self._started.labels(*_call(call)).inc()
+
+    def ended(self, call: Call, code: grpc.StatusCode, seconds: float) -> None:
+        """A call that began has ended with this status after so many seconds."""
+        labels = _call(call)
+        self._handled.labels(*labels, code.name).inc()
+        self._seconds.labels(*labels).observe(seconds)
+        self._received.labels(*labels).inc(call.received)
+        self._sent.labels(*labels).inc(call.sent)
+
+    def waiting(self, key: BatchKey, change: int) -> None:
+        """See `Observer`."""
+        self._waiting.labels(*self._key(key)).inc(change)
+
+    def refused(self, key: BatchKey) -> None:
+        """See `Observer`."""
+        self._refused.labels(*self._key(key)).inc()
+
+    def lost(self, key: BatchKey, why: Loss) -> None:
+        """See `Observer`."""
+        self._lost.labels(*self._key(key), why).inc()
+
+    def departed(self, flight: Flight) -> None:
+        """See `Observer`."""
+        labels = self._flight(flight)
+        self._flying.labels(*labels).inc()
+        self._items.labels(*labels).observe(len(flight.batch.items))
+        for wait in flight.waits:
+            self._wait.labels(*labels).observe(wait)
+
+    def landed(self, flight: Flight, outcome: Sequence[ItemResult] | BaseException, seconds: float) -> None:
+        """See `Observer`."""
+        labels = self._flight(flight)
+        self._flying.labels(*labels).dec()
+        self._batch.labels(*labels).observe(seconds)
+        if isinstance(outcome, BaseException):
+            self._failed.labels(*labels, _reason(outcome)).inc()
+            return
+        for result in outcome:
+            if result.error is not None:
+                self._item_failed.labels(*labels, result.error.reason).inc()
+
+    def staged(self, stage: str, seconds: float) -> None:
+        """See `Observer`."""
+        self._stage.labels(stage).observe(seconds)
+
+    def cached(self, use: CacheUse) -> None:
+        """See `Observer`."""
+        self._cache.labels(use).inc()
+
+    def _key(self, key: BatchKey) -> tuple[str, str, str]:
+        return self._labels(key.work, key.model, key.version)
+
+    def _flight(self, flight: Flight) -> tuple[str, str, str]:
+        return self._labels(flight.batch.work, flight.batch.model, flight.batch.version)
+
+    def _labels(self, work: Work, model: str, version: str) -> tuple[str, str, str]:
+        if (model, version) not in self._models:
+            if len(self._models) >= MAX_MODELS:
+                return work.value, _OTHER, _OTHER
+            self._models.add((model, version))
+        return work.value, model, version
+
+
+class _State(Collector):
+    """What the catalog knows at the time of reading; its tuples are replaced whole, so any thread may read them."""
+
+    def __init__(self, catalog: Catalog, backend: str) -> None:
+        self._catalog = catalog
+        self._backend = backend
+
+    def collect(self) -> Iterator[Metric]:
+        """The families, made anew."""
+        build = GaugeMetricFamily("saaa_build", "The version that runs; always 1.", labels=("version",))
+        build.add_metric((saaa.__version__,), 1)
+        yield build
+        ready = self._catalog.ready
+        backend = GaugeMetricFamily("saaa_backend_ready", "1 while any model can answer.", labels=("backend",))
+        backend.add_metric((self._backend,), float(bool(ready)))
+        yield backend
+        models = GaugeMetricFamily("saaa_model_ready", "1 while this model can answer.", labels=("model", "version"))
+        for info in self._catalog.models[:MAX_MODELS]:
+            models.add_metric((info.name, info.version), float((info.name, info.version) in ready))
+        yield models
+
+
+def _call(call: Call) -> tuple[str, str, str]:
+    service, _, method = call.method.lstrip("/").partition("/")
+    return call.kind, service, method
+
+
+def _reason(error: BaseException) -> str:
+    return error.reason if isinstance(error, SaaaError) else type(error).__name__

@@ -1,0 +1,26 @@
+"""What is told to operators, and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from saaa.errors import OptionInvalid
+
+
+def _require(condition: bool, name: str, rule: str) -> None:
+    if not condition:
+        raise OptionInvalid(f"The setting {name} must be {rule}.", field=name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TelemetrySettings:
+    """All of it; the defaults tell nobody anything."""
+
+    metrics_port: int | None = None
+    """Port on which Prometheus reads metrics over HTTP, under /metrics; 0 picks a free one, None has none."""
+    metrics_host: str = "127.0.0.1"
+    """Address of that port. It answers whoever asks: keep it where only the operator's machines reach it."""
+
+    def __post_init__(self) -> None:
+        _require(self.metrics_port is None or 0 <= self.metrics_port <= 65535, "metrics_port", "0 to 65535")
+        _require(bool(self.metrics_host), "metrics_host", "an address such as 127.0.0.1")

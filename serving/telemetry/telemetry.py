@@ -1,0 +1,59 @@
+"""The parts that were asked for, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from serving.catalog import Catalog
+from serving.interceptors.base import CallInterceptor
+from serving.interceptors.metrics import MetricsInterceptor
+from serving.observer import Observer, Observers
+from serving.telemetry.endpoint import MetricsEndpoint
+from serving.telemetry.metrics import Metrics
+from serving.telemetry.settings import TelemetrySettings
+
+
+class Telemetry:
+    """What one facade tells its operators.
+
+    Args:
+        settings: which parts.
+        catalog: the served models.
+        backend: what computes.
+    """
+
+    def __init__(self, settings: TelemetrySettings, catalog: Catalog, backend: str) -> None:
+        self._settings = settings
+        self._metrics = None if settings.metrics_port is None else Metrics(catalog, backend)
+        self._endpoint: MetricsEndpoint | None = None
+
+    @property
+    def observer(self) -> Observer:
+        """Whom the data plane tells."""
+        return Observers([part for part in (self._metrics,) if part is not None])
+
+    @property
+    def interceptors(self) -> Sequence[CallInterceptor]:
+        """The outer part of the chain, outermost first."""
+        return [MetricsInterceptor(self._metrics)] if self._metrics else []
+
+    @property
+    def metrics_address(self) -> str | None:
+        """host:port where metrics are read; None without them."""
+        return self._endpoint.address if self._endpoint else None
+
+    async def start(self) -> None:
+        """Open what has to be opened.
+
+        Raises:
+            StartFailed: it cannot be.
+        """
+        if self._metrics is not None:
+            port = self._settings.metrics_port or 0
+            self._endpoint = MetricsEndpoint(self._metrics.registry, self._settings.metrics_host, port)
+
+    async def close(self) -> None:
+        """Close it again; once is enough."""
+        if self._endpoint is not None:
+            endpoint, self._endpoint = self._endpoint, None
+            await endpoint.close()
