@@ -1,10 +1,12 @@
 """The Python client: `Client` and `AsyncClient` for a saaa facade, results as dataclasses and NumPy arrays.
 
-Needs only grpc, NumPy and the generated stubs; nothing else of saaa is imported.
+Needs only grpc, NumPy and the generated stubs; nothing else of saaa is imported until an overlay is drawn.
 """
 
-from saaa.client.client import AsyncClient, Client
+from saaa.client.aio import AsyncClient
+from saaa.client.client import Client
 from saaa.client.errors import RequestInvalid, RpcFailed, Violation
+from saaa.client.many import Item, Outcome
 from saaa.client.rating import RecordedRating, RelevanceRating
 from saaa.client.request import AnalyzeOptions, SamplingOptions
 from saaa.client.results import (
@@ -42,10 +44,12 @@ __all__ = [
     "Graph",
     "GraphObject",
     "GraphRelationship",
+    "Item",
     "Limits",
     "Model",
     "ModelProvenance",
     "Node",
+    "Outcome",
     "Prediction",
     "Provenance",
     "RecordedRating",

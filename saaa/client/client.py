@@ -1,10 +1,9 @@
-"""The two clients: `Client` blocks, `AsyncClient` awaits. Both speak `saaa.v1` and share the conversion."""
+"""The blocking client."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Unpack
 
@@ -12,23 +11,25 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from saaa.client import convert
-from saaa.client.errors import RpcFailed
+from saaa.client.channel import (
+    CHANNEL_OPTIONS,
+    DEFAULT_TIMEOUT_S,
+    POLL_S,
+    SERVICE,
+    health_state,
+    not_ready,
+    positive,
+    still_waiting,
+)
+from saaa.client.errors import RequestInvalid, RpcFailed
+from saaa.client.many import Exchange, Item, Outcome
 from saaa.client.rating import RecordedRating, RelevanceRating, rating_request, recorded_rating
-from saaa.client.request import MAX_REQUEST_BYTES, AnalyzeOptions, Image, analyze_request
+from saaa.client.request import AnalyzeOptions, Image, analyze_request
 from saaa.client.results import Analysis, Attribution, Model
+from saaa.client.upload import must_upload, upload_pieces
 from saaa.v1 import analysis_pb2 as pb
 from saaa.v1.analysis_pb2_grpc import AnalysisServiceStub
 from saaa.v1.feedback_pb2_grpc import FeedbackServiceStub
-
-SERVICE = "saaa.v1.AnalysisService"
-DEFAULT_TIMEOUT_S = 60.0
-_POLL_S = 0.1
-_CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", MAX_REQUEST_BYTES),
-    ("grpc.max_receive_message_length", convert.MAX_RESPONSE_BYTES),
-)
-_NOT_YET = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.DEADLINE_EXCEEDED)
-"""Codes of a health check that mean "ask again": not listening, not registered, too slow."""
 
 
 class Client:
@@ -53,11 +54,11 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT_S,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        self._timeout = _positive(timeout)
+        self._timeout = positive(timeout)
         self._channel = (
-            grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+            grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
             if credentials is None
-            else grpc.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
+            else grpc.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
         )
         self._stub: Any = AnalysisServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._feedback: Any = FeedbackServiceStub(self._channel)  # type: ignore[no-untyped-call]
@@ -87,7 +88,63 @@ class Client:
             TypeError: an unknown option.
         """
         request = analyze_request(image, graph, options)
-        return convert.analysis(self._call(self._stub.Analyze, request, timeout))
+        if must_upload(request):
+            response = self._call(self._stub.AnalyzeUpload, upload_pieces(request), timeout).response
+        else:
+            response = self._call(self._stub.Analyze, request, timeout)
+        return convert.analysis(response)
+
+    def analyze_many(
+        self, items: Iterable[Item | Image], *, timeout: float, **options: Unpack[AnalyzeOptions]
+    ) -> Iterator[Outcome]:
+        """Analyse many images on one call, with no more of them in memory than the service works at.
+
+        Args:
+            items: the images, taken as the service has room for them, from another thread.
+            timeout: deadline of all of them together, in seconds.
+            options: as of `analyze`, for every image.
+
+        Yields:
+            What came of each item, as they finish and so in any order. One that fails does not stop the others.
+
+        Raises:
+            RpcFailed: the call as a whole failed; items that were not yielded have no answer.
+            TypeError: an unknown option.
+        """
+        return self._many(items, positive(timeout), Exchange(options), options)
+
+    def _many(
+        self, items: Iterable[Item | Image], timeout: float, exchange: Exchange, options: AnalyzeOptions
+    ) -> Iterator[Outcome]:
+        end = time.monotonic() + timeout
+
+        def requests() -> Iterator[pb.AnalyzeStreamRequest]:
+            try:
+                for item in items:
+                    if (request := exchange.ask(item)) is not None:
+                        yield request
+            except Exception as error:
+                # gRPC would only log it, in a thread of its own.
+                exchange.broken = error
+
+        stream = self._stub.AnalyzeStream(requests(), timeout=timeout)
+        try:
+            for response in stream:
+                yield from exchange.settle()
+                yield exchange.answered(response)
+        except grpc.RpcError as error:
+            raise RpcFailed.from_error(error) from error
+        finally:
+            stream.cancel()
+        yield from exchange.finish()
+        for item in exchange.large:
+            try:
+                left = max(end - time.monotonic(), 1e-3)
+                yield Outcome(item=item, analysis=self.analyze(item.image, item.graph, timeout=left, **options))
+            except (RpcFailed, RequestInvalid, OSError) as failure:
+                yield Outcome(item=item, error=failure)
+        if exchange.broken is not None:
+            raise exchange.broken
 
     def models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
         """Describe every served model, by name then version. Raises `RpcFailed`."""
@@ -142,18 +199,18 @@ class Client:
         Raises:
             RpcFailed: not serving within the time (UNAVAILABLE), or the health check fails for good.
         """
-        end = time.monotonic() + _positive(timeout)
+        end = time.monotonic() + positive(timeout)
         request = health_pb2.HealthCheckRequest(service=service)
         state = "no answer"
         while (left := end - time.monotonic()) > 0:
             try:
-                state = _state(self._call(self._health.Check, request, left, wait_for_ready=True))
+                state = health_state(self._call(self._health.Check, request, left, wait_for_ready=True))
                 if state == "SERVING":
                     return
             except RpcFailed as failure:
-                state = _still_waiting(failure)
-            time.sleep(_POLL_S)
-        raise _not_ready(service, timeout, state)
+                state = still_waiting(failure)
+            time.sleep(POLL_S)
+        raise not_ready(service, timeout, state)
 
     def close(self) -> None:
         """Close the connection; calls in flight are cancelled."""
@@ -171,127 +228,8 @@ class Client:
         self.close()
 
     def _call(self, method: Any, request: Any, timeout: float | None, **options: Any) -> Any:
-        seconds = self._timeout if timeout is None else _positive(timeout)
+        seconds = self._timeout if timeout is None else positive(timeout)
         try:
             return method(request, timeout=seconds, **options)
         except grpc.RpcError as error:
             raise RpcFailed.from_error(error) from error
-
-
-class AsyncClient:
-    """`Client` for asyncio: the same methods and arguments, awaited. Use it inside one event loop."""
-
-    def __init__(
-        self,
-        address: str,
-        *,
-        timeout: float = DEFAULT_TIMEOUT_S,
-        credentials: grpc.ChannelCredentials | None = None,
-    ) -> None:
-        self._timeout = _positive(timeout)
-        self._channel = (
-            grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
-            if credentials is None
-            else grpc.aio.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
-        )
-        self._stub: Any = AnalysisServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self._feedback: Any = FeedbackServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self._health: Any = health_pb2_grpc.HealthStub(self._channel)
-
-    async def analyze(
-        self,
-        image: Image,
-        graph: Mapping[str, Any] | None = None,
-        *,
-        timeout: float | None = None,
-        **options: Unpack[AnalyzeOptions],
-    ) -> Analysis:
-        """As `Client.analyze`."""
-        # Reading the picture from disk must not hold up the loop.
-        request = await asyncio.to_thread(analyze_request, image, graph, options)
-        return convert.analysis(await self._call(self._stub.Analyze, request, timeout))
-
-    async def models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
-        """As `Client.models`."""
-        response = await self._call(self._stub.ListModels, pb.ListModelsRequest(), timeout)
-        return tuple(convert.model(message) for message in response.models)
-
-    async def model(self, name: str, version: str = "", *, timeout: float | None = None) -> Model:
-        """As `Client.model`."""
-        request = pb.GetModelRequest(name=name, version=version)
-        return convert.model((await self._call(self._stub.GetModel, request, timeout)).model)
-
-    async def record_rating(
-        self,
-        analysis: Analysis,
-        answer: RelevanceRating | Mapping[str, Any],
-        *,
-        attribution: Attribution | None = None,
-        annotator: str = "",
-        consented_image: Image | None = None,
-        request_id: str = "",
-        timeout: float | None = None,
-    ) -> RecordedRating:
-        """As `Client.record_rating`."""
-        request = await asyncio.to_thread(
-            rating_request, analysis, answer, attribution, annotator, consented_image, request_id
-        )
-        return recorded_rating(await self._call(self._feedback.RecordRating, request, timeout))
-
-    async def wait_ready(self, timeout: float, *, service: str = SERVICE) -> None:
-        """As `Client.wait_ready`."""
-        end = time.monotonic() + _positive(timeout)
-        request = health_pb2.HealthCheckRequest(service=service)
-        state = "no answer"
-        while (left := end - time.monotonic()) > 0:
-            try:
-                state = _state(await self._call(self._health.Check, request, left, wait_for_ready=True))
-                if state == "SERVING":
-                    return
-            except RpcFailed as failure:
-                state = _still_waiting(failure)
-            await asyncio.sleep(_POLL_S)
-        raise _not_ready(service, timeout, state)
-
-    async def close(self) -> None:
-        """As `Client.close`."""
-        await self._channel.close()
-
-    async def __aenter__(self) -> AsyncClient:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    async def _call(self, method: Any, request: Any, timeout: float | None, **options: Any) -> Any:
-        seconds = self._timeout if timeout is None else _positive(timeout)
-        try:
-            return await method(request, timeout=seconds, **options)
-        except grpc.RpcError as error:
-            raise RpcFailed.from_error(error) from error
-
-
-def _positive(seconds: float) -> float:
-    if not seconds > 0:
-        raise ValueError(f"a timeout must be more than 0 seconds, not {seconds}")
-    return seconds
-
-
-def _state(response: health_pb2.HealthCheckResponse) -> str:
-    return health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
-
-
-def _still_waiting(failure: RpcFailed) -> str:
-    if failure.code not in _NOT_YET:
-        raise failure
-    return f"{failure.code.name}: {failure.message}"
-
-
-def _not_ready(service: str, timeout: float, state: str) -> RpcFailed:
-    message = f"{service or 'the server'} is not ready after {timeout:g} s ({state})"
-    return RpcFailed(grpc.StatusCode.UNAVAILABLE, "NOT_READY", message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import cast
 
 import numpy as np
@@ -80,14 +81,7 @@ def model(message: pb.Model) -> Model:
             )
             for entry in message.attribution_methods
         ),
-        limits=Limits(
-            max_image_bytes=message.limits.max_image_bytes,
-            max_image_pixels=message.limits.max_image_pixels,
-            max_graph_nodes=message.limits.max_graph_nodes,
-            max_targets=message.limits.max_targets,
-            max_beam_width=message.limits.max_beam_width,
-            max_cost_forwards=message.limits.max_cost_forwards,
-        ),
+        limits=Limits(**{entry.name: getattr(message.limits, entry.name) for entry in fields(Limits)}),
         card=json.loads(message.card_json or "{}"),
         ready=message.ready,
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import grpc
 from google.protobuf.any_pb2 import Any
-from google.rpc import error_details_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
 
@@ -68,8 +69,18 @@ class RpcFailed(Exception):
     def from_error(cls, error: grpc.RpcError) -> RpcFailed:
         """Read what gRPC raised, `google.rpc` details included."""
         code = error.code()
+        return cls._read(code, error.details() or code.value[1], _details(error))
+
+    @classmethod
+    def from_status(cls, status: status_pb2.Status) -> RpcFailed:
+        """Read a `google.rpc.Status`, as a stream gives it for an item."""
+        code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+        return cls._read(code, status.message or code.value[1], status.details)
+
+    @classmethod
+    def _read(cls, code: grpc.StatusCode, message: str, details: Iterable[Any]) -> RpcFailed:
         reason, violations, retry_after_s = code.name, [], None
-        for detail in _details(error):
+        for detail in details:
             info, bad, retry = (
                 error_details_pb2.ErrorInfo(),
                 error_details_pb2.BadRequest(),
@@ -81,7 +92,10 @@ class RpcFailed(Exception):
                 violations += [Violation(entry.field, entry.description) for entry in bad.field_violations]
             elif detail.Unpack(retry):
                 retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
-        return cls(code, reason, error.details() or code.value[1], tuple(violations), retry_after_s)
+        return cls(code, reason, message, tuple(violations), retry_after_s)
+
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def _details(error: grpc.RpcError) -> list[Any]:

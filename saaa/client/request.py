@@ -16,7 +16,9 @@ from saaa.v1 import analysis_pb2 as pb
 Image = bytes | str | os.PathLike[str]
 
 MAX_REQUEST_BYTES = 32 * 2**20
-"""The largest request that the client sends: above any image that a service accepts by default (20 MiB)."""
+"""The largest message that the client sends: above any image that a service takes in one (20 MiB by default)."""
+MAX_IMAGE_BYTES = 2**30
+"""The largest image that the client sends, in pieces where it has to; a service's own limit is lower."""
 
 _OUTPUTS = {
     "predictions": pb.OUTPUT_PREDICTIONS,
@@ -95,6 +97,13 @@ class AnalyzeOptions(TypedDict, total=False):
     """At most 128 printable ASCII characters, echoed in the answer and in logs."""
 
 
+def check_options(options: AnalyzeOptions) -> None:
+    """Raises TypeError for an option of another name."""
+    surplus = options.keys() - AnalyzeOptions.__annotations__.keys()
+    if surplus:
+        raise TypeError(f"analyze() got an unexpected keyword argument {min(surplus)!r}")
+
+
 def analyze_request(image: Image, graph: Mapping[str, Any] | None, options: AnalyzeOptions) -> pb.AnalyzeRequest:
     """Build the message for `Client.analyze`.
 
@@ -103,9 +112,7 @@ def analyze_request(image: Image, graph: Mapping[str, Any] | None, options: Anal
         OSError: the image is a path that cannot be read.
         TypeError: an option of another name.
     """
-    surplus = options.keys() - AnalyzeOptions.__annotations__.keys()
-    if surplus:
-        raise TypeError(f"analyze() got an unexpected keyword argument {min(surplus)!r}")
+    check_options(options)
     outputs = tuple(options.get("outputs") or ())
     unknown = [output for output in outputs if output not in _OUTPUTS]
     if unknown:
@@ -135,12 +142,10 @@ def analyze_request(image: Image, graph: Mapping[str, Any] | None, options: Anal
         request.classifier.name, _, request.classifier.version = classifier.partition(":")
     if captioner := options.get("captioner"):
         request.captioner.name, _, request.captioner.version = captioner.partition(":")
-    if request.ByteSize() > MAX_REQUEST_BYTES:
-        raise RequestInvalid(
-            "image",
-            f"the image makes a request of {request.ByteSize() / 2**20:.1f} MiB and at most "
-            f"{MAX_REQUEST_BYTES // 2**20} MiB can be sent; send a smaller picture",
-        )
+    if len(request.image) > MAX_IMAGE_BYTES:
+        size, most = len(request.image) / 2**20, MAX_IMAGE_BYTES // 2**20
+        text = f"the image has {size:.1f} MiB and at most {most} MiB can be sent; send a smaller picture"
+        raise RequestInvalid("image", text)
     return request
 
 

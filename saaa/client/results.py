@@ -5,8 +5,10 @@ Coordinates are pixels of the upright image, origin at the top left corner, x to
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -156,6 +158,27 @@ class Attribution:
         if isinstance(self.target, Prediction):
             return self.target.label
         return self.target.text if isinstance(self.target, WordTarget) else self.target.name
+
+    def overlay(self, image: bytes | str | os.PathLike[str] | NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The map in colours over its picture.
+
+        Args:
+            image: the analysed picture: its encoded bytes, a path to read, or (height, width, 3) uint8 RGB, upright.
+
+        Returns:
+            (height, width, 3) uint8 RGB, the longer side 440 pixels, in the picture's shape.
+
+        Raises:
+            ImageRejected: the bytes are no picture.
+            OSError: the path cannot be read.
+        """
+        # Here, because drawing needs more than a client does.
+        from saaa.images import decode
+        from saaa.report.heatmap import Scale, draw_overlay
+
+        if not isinstance(image, np.ndarray):
+            image = decode(image if isinstance(image, bytes) else Path(image).read_bytes())
+        return np.array(draw_overlay(image, self, Scale.of(self.grid)))
 
     def to_json(self) -> dict[str, Any]:
         target: dict[str, Any] = {"target": self.label, "target_kind": self.kind}
@@ -374,6 +397,19 @@ class Limits:
     max_beam_width: int
     max_cost_forwards: int
     """Attribution work of one request, in forward passes of one image."""
+    max_message_bytes: int = 0
+    """A message, in and out; this and what follows is 0 where the service does not say."""
+    max_upload_bytes: int = 0
+    """An encoded image sent in pieces."""
+    max_stream_in_flight: int = 0
+    """Items of one `analyze_many` at work at once."""
+    max_top_k: int = 0
+    max_steps: int = 0
+    max_masks: int = 0
+    max_words: int = 0
+    """Of a caption that is asked for."""
+    max_request_id: int = 0
+    """Characters."""
 
 
 @dataclass(frozen=True, kw_only=True)

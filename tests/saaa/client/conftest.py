@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf import any_pb2
-from google.rpc import status_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
@@ -22,7 +22,11 @@ SERVICE = "saaa.v1.AnalysisService"
 
 @dataclass
 class Service(analysis_pb2_grpc.AnalysisServiceServicer):
-    """Answers every call with `response`, or refuses with `code`, `message` and `details`."""
+    """Answers every call with `response`, or refuses with `code`, `message` and `details`.
+
+    The first calls fail with `failures`, one each. Items of a stream are answered two by two, the second first; one
+    whose image is b"bad" with an error.
+    """
 
     response: pb.AnalyzeResponse = field(default_factory=pb.AnalyzeResponse)
     listing: list[pb.Model] = field(default_factory=list)
@@ -31,10 +35,16 @@ class Service(analysis_pb2_grpc.AnalysisServiceServicer):
     details: list[Any] = field(default_factory=list)
     requests: list[Any] = field(default_factory=list)
     time_remaining: list[float] = field(default_factory=list)
+    failures: list[grpc.StatusCode] = field(default_factory=list)
+    trailing: tuple[tuple[str, str], ...] = ()
+    uploads: list[tuple[pb.UploadHeader, list[bytes]]] = field(default_factory=list)
 
     def _receive(self, request: Any, context: grpc.ServicerContext) -> None:
         self.requests.append(request)
         self.time_remaining.append(context.time_remaining())
+        context.set_trailing_metadata(self.trailing)
+        if self.failures:
+            context.abort(self.failures.pop(0), "not now")
         if self.code is None:
             return
         status = status_pb2.Status(code=self.code.value[0], message=self.message)
@@ -47,6 +57,32 @@ class Service(analysis_pb2_grpc.AnalysisServiceServicer):
     def Analyze(self, request: Any, context: grpc.ServicerContext) -> pb.AnalyzeResponse:  # noqa: N802
         self._receive(request, context)
         return self.response
+
+    def AnalyzeStream(self, requests: Any, context: grpc.ServicerContext) -> Iterator[pb.AnalyzeStreamResponse]:  # noqa: N802
+        held = None
+        for item in requests:
+            self._receive(item, context)
+            answer = pb.AnalyzeStreamResponse(item_id=item.item_id)
+            if item.request.image == b"bad":
+                answer.error.code = grpc.StatusCode.INVALID_ARGUMENT.value[0]
+                answer.error.message = "no picture"
+                answer.error.details.add().Pack(error_details_pb2.ErrorInfo(reason="IMAGE_REJECTED", domain="saaa"))
+            else:
+                answer.response.request_id = item.request.image.decode()
+            if held is None:
+                held = answer
+            else:
+                yield answer
+                yield held
+                held = None
+        if held is not None:
+            yield held
+
+    def AnalyzeUpload(self, requests: Any, context: grpc.ServicerContext) -> pb.AnalyzeUploadResponse:  # noqa: N802
+        first = next(requests)
+        self._receive(first, context)
+        self.uploads.append((first.header, [piece.chunk for piece in requests]))
+        return pb.AnalyzeUploadResponse(response=self.response)
 
     def ListModels(self, request: Any, context: grpc.ServicerContext) -> pb.ListModelsResponse:  # noqa: N802
         self._receive(request, context)
