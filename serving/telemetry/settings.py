@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from saaa.errors import OptionInvalid
+
+_LEVELS = ("debug", "info", "warning", "error")
 
 
 def _require(condition: bool, name: str, rule: str) -> None:
@@ -20,7 +23,13 @@ class TelemetrySettings:
     """Port on which Prometheus reads metrics over HTTP, under /metrics; 0 picks a free one, None has none."""
     metrics_host: str = "127.0.0.1"
     """Address of that port. It answers whoever asks: keep it where only the operator's machines reach it."""
+    log_format: Literal["text", "json"] = "text"
+    """How log lines look: for people, or one JSON object each."""
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    """The least that is logged; "info" has a line for each call."""
 
     def __post_init__(self) -> None:
         _require(self.metrics_port is None or 0 <= self.metrics_port <= 65535, "metrics_port", "0 to 65535")
         _require(bool(self.metrics_host), "metrics_host", "an address such as 127.0.0.1")
+        _require(self.log_format in ("text", "json"), "log_format", "text or json")
+        _require(self.log_level in _LEVELS, "log_level", f"one of {', '.join(_LEVELS)}")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from serving.catalog import Catalog
 from serving.interceptors.base import CallInterceptor
+from serving.interceptors.logs import LogInterceptor
 from serving.interceptors.metrics import MetricsInterceptor
 from serving.observer import Observer, Observers
 from serving.telemetry.endpoint import MetricsEndpoint
@@ -35,7 +36,12 @@ class Telemetry:
     @property
     def interceptors(self) -> Sequence[CallInterceptor]:
         """The outer part of the chain, outermost first."""
-        return [MetricsInterceptor(self._metrics)] if self._metrics else []
+        chain: list[CallInterceptor] = []
+        if self._metrics is not None:
+            chain.append(MetricsInterceptor(self._metrics))
+        if self._settings.log_level in ("debug", "info"):
+            chain.append(LogInterceptor())
+        return chain
 
     @property
     def metrics_address(self) -> str | None:

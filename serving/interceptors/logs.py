@@ -1,0 +1,41 @@
+"""One log line a call."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+
+from serving.interceptors.base import Call, CallInterceptor
+from serving.interceptors.outcome import outcome
+from serving.telemetry.logs import FIELDS
+
+log = logging.getLogger("serving.calls")
+
+QUIET = ("/grpc.health.", "/grpc.reflection.")
+"""What is asked every few seconds by machines is said at level debug only."""
+
+
+class LogInterceptor(CallInterceptor):
+    """Says at level info how each call ended: code, seconds, messages; the formatter adds its id, method and caller."""
+
+    @contextlib.asynccontextmanager
+    async def around(self, call: Call) -> AsyncIterator[None]:
+        """Log when the call has ended."""
+        failure: BaseException | None = None
+        try:
+            yield
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            level = logging.DEBUG if call.method.startswith(QUIET) else logging.INFO
+            seconds = round(time.monotonic() - call.started, 6)
+            fields = {
+                "code": outcome(call, failure).name,
+                "seconds": seconds,
+                "received": call.received,
+                "sent": call.sent,
+            }
+            log.log(level, "call ended", extra={FIELDS: fields})
