@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,14 +49,8 @@ class DiffusionOptions:
     """Images drawn at a time; alone or in a batch, an image is the same up to rounding."""
     redraws: int = 5
     """How often an image that the pipeline's safety checker blacks out is drawn anew, from another seed."""
-    token_steps: int = InversionOptions.steps
-    """How tokens are learned, as `InversionOptions` says: steps a class,"""
-    token_batch: int = InversionOptions.batch
-    """images a step,"""
-    token_learning_rate: float = InversionOptions.learning_rate
-    """rate,"""
-    token_seed: int = InversionOptions.seed
-    """and seed."""
+    inversion: InversionOptions = field(default_factory=InversionOptions)
+    """How tokens are learned."""
 
     def __post_init__(self) -> None:
         check("steps", self.steps, at_least=1)
@@ -66,27 +60,14 @@ class DiffusionOptions:
             raise OptionInvalid(f"size is {self.size}; it must be a multiple of 8.", field="size")
         check("batch", self.batch, at_least=1)
         check("redraws", self.redraws, at_least=0)
-        check("token_steps", self.token_steps, at_least=1)
-        check("token_batch", self.token_batch, at_least=1)
-        check("token_learning_rate", self.token_learning_rate, above=0)
-        check("token_seed", self.token_seed, at_least=0)
-
-    @property
-    def inversion(self) -> InversionOptions:
-        """How tokens are learned."""
-        return InversionOptions(
-            steps=self.token_steps,
-            batch=self.token_batch,
-            learning_rate=self.token_learning_rate,
-            seed=self.token_seed,
-        )
 
 
 class Diffusion:
     """A `Generator`; loads the pipeline when it is first needed.
 
     Raises:
-        OptionInvalid: the folder holds no text-to-image pipeline, or the device is none.
+        OptionInvalid: the folder holds no pipeline; when first used also: it makes no images of text, or there is no
+            such device.
     """
 
     def __init__(self, options: DiffusionOptions) -> None:
@@ -106,6 +87,7 @@ class Diffusion:
         # Where it computes, how many at a time and how patient it is does not change an image.
         for name in ("pipeline", "device", "batch", "redraws"):
             del own[name]
+        del own["inversion"]["save_every"]
         return json.dumps({"kind": "diffusion", "files": _digest(options.pipeline), **own}, sort_keys=True)
 
     def learn(self, images: Mapping[str, Sequence[Path]], folder: Path) -> None:

@@ -15,12 +15,12 @@ from transformers import CLIPConfig, CLIPImageProcessor
 from saaa.errors import GeneratorFailed, OptionInvalid
 from tests.training.debugging.generators.tiny_pipeline import SIZE, save_tiny_pipeline
 from training.debugging.generators.diffusion import Diffusion, DiffusionOptions, token_of
+from training.debugging.generators.inversion import InversionOptions
 from training.debugging.prompts import Prompt
-from training.options import load_values
 
 MUSEUM = Prompt(label="museum", text="a photo of a museum")
 LAMP = Prompt(label="museum", text="a museum with a lamp", negative=("art", "no studio"), concept="lamp")
-OTHER = {"steps": 3, "guidance": 2, "size": 8, "dtype": "bfloat16", "token_steps": 1, "token_learning_rate": 1}
+OTHER = {"steps": 3, "guidance": 2, "size": 8, "dtype": "bfloat16", "inversion": InversionOptions(steps=1)}
 """Options that make other images."""
 CLIP_INPUT = CLIPImageProcessor(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8})
 
@@ -86,7 +86,9 @@ def test_the_identity_is_that_of_the_images(folder: Path, tmp_path: Path) -> Non
     def identity(pipeline: Path = folder, **options: Any) -> str:
         return Diffusion(DiffusionOptions(pipeline=pipeline, **options)).identity
 
-    assert identity(batch=1, device="cpu", redraws=0) == identity(batch=8, device="cuda")
+    assert identity(batch=1, device="cpu", redraws=0) == identity(
+        batch=8, device="cuda", inversion=InversionOptions(save_every=1)
+    )
     assert len({identity(**{name: value}) for name, value in OTHER.items()} | {identity()}) == 1 + len(OTHER)
     moved = save_tiny_pipeline(tmp_path / "moved")
     assert identity(moved) == identity()
@@ -195,14 +197,6 @@ def test_pipelines_for_other_ends_are_told(folder: Path, tmp_path: Path) -> None
         Diffusion(DiffusionOptions(pipeline=tmp_path / "inpaint")).draw([MUSEUM], [1])
 
 
-def test_options_come_from_a_file_too(folder: Path, tmp_path: Path) -> None:
-    file = tmp_path / "options.yaml"
-    file.write_text("steps: 7\nsize: 24\ndtype: bfloat16\ntoken_learning_rate: 1e-3\n")
-    options = DiffusionOptions(**{**load_values(file, DiffusionOptions), "pipeline": folder})
-    assert (options.steps, options.size, options.dtype) == (7, 24, "bfloat16")
-    assert options.inversion.learning_rate == 1e-3
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -212,10 +206,6 @@ def test_options_come_from_a_file_too(folder: Path, tmp_path: Path) -> None:
         {"size": 0},
         {"batch": 0},
         {"redraws": -1},
-        {"token_steps": 0},
-        {"token_batch": 0},
-        {"token_learning_rate": 0},
-        {"token_seed": -1},
     ],
 )
 def test_options_outside_their_range_are_refused(folder: Path, options: dict[str, Any]) -> None:

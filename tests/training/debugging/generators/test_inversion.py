@@ -27,7 +27,6 @@ from training.debugging.prompts import Prompt
 from training.debugging.strategies import Materials, StrategyOptions, make_debug_set
 
 QUICK = InversionOptions(steps=6, batch=2, save_every=2)
-TOKENS: Any = {"token_steps": 6, "token_batch": 2}
 TOKEN = "<art-studio>"
 
 
@@ -199,7 +198,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
 
 
 def test_what_is_there_is_not_learned_again(folder: Path, images: list[Path], tmp_path: Path) -> None:
-    options = DiffusionOptions(pipeline=folder, steps=2, device="cpu", **TOKENS)
+    options = DiffusionOptions(pipeline=folder, steps=2, device="cpu", inversion=QUICK)
     generator = Diffusion(options)
     prompts = [Prompt(label=label, text="a photo of a {token}") for label in ("museum", "art_studio")]
     generator.learn({"museum": images[:2], "art_studio": images[2:]}, tmp_path)
@@ -252,7 +251,7 @@ def test_a_loss_that_is_not_finite_stops(
 def test_failures_of_the_machine_are_told(
     folder: Path, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    generator = Diffusion(DiffusionOptions(pipeline=folder, device="cpu", **TOKENS))
+    generator = Diffusion(DiffusionOptions(pipeline=folder, device="cpu", inversion=QUICK))
     with pytest.raises(GeneratorFailed, match="museum"):
         generator.learn({"museum": [tmp_path / "gone.png"]}, tmp_path)
 
@@ -278,13 +277,13 @@ def test_pipelines_that_learn_no_tokens_are_told(
     pipeline.vae = None
     with pytest.raises(OptionInvalid, match="no vae"):
         _learn(pipeline, images, tmp_path)
-    half = Diffusion(DiffusionOptions(pipeline=folder, dtype="float16", device="cpu", **TOKENS))
+    half = Diffusion(DiffusionOptions(pipeline=folder, dtype="float16", device="cpu", inversion=QUICK))
     with pytest.raises(OptionInvalid, match="float32 or bfloat16"):
         half.learn({"museum": images}, tmp_path)
 
 
 def test_bfloat16_learns_too(folder: Path, images: list[Path], tmp_path: Path) -> None:
-    generator = Diffusion(DiffusionOptions(pipeline=folder, steps=2, dtype="bfloat16", device="cpu", **TOKENS))
+    generator = Diffusion(DiffusionOptions(pipeline=folder, steps=2, dtype="bfloat16", device="cpu", inversion=QUICK))
     generator.learn({"museum": images}, tmp_path)
     assert load_file(tmp_path / "museum" / "learned_embeds.safetensors")["<museum>"].dtype == torch.float32
     assert np.isfinite(_losses(tmp_path / "museum")).all()
@@ -292,7 +291,7 @@ def test_bfloat16_learns_too(folder: Path, images: list[Path], tmp_path: Path) -
 
 
 def test_classes_that_share_a_token_are_refused(folder: Path, images: list[Path], tmp_path: Path) -> None:
-    generator = Diffusion(DiffusionOptions(pipeline=folder, device="cpu", **TOKENS))
+    generator = Diffusion(DiffusionOptions(pipeline=folder, device="cpu", inversion=QUICK))
     with pytest.raises(OptionInvalid, match="names"):
         generator.learn({"art_studio": images, "Art studio": images}, tmp_path)
 
@@ -318,7 +317,7 @@ def test_a_debug_set_goes_on_after_a_failure(
         return make_debug_set("g-tg", materials, StrategyOptions(budget=6), tmp_path / out)
 
     def fresh() -> Diffusion:
-        return Diffusion(DiffusionOptions(pipeline=folder, steps=2, device="cpu", **TOKENS))
+        return Diffusion(DiffusionOptions(pipeline=folder, steps=2, device="cpu", inversion=QUICK))
 
     whole = make("whole", fresh())
     assert whole.counts == {"attic": 6, "den": 6}
