@@ -18,6 +18,7 @@ from saaa.errors import CheckpointError, DataError, GeneratorFailed, OptionInval
 from tests.training.egdd.conftest import CLASSES, draw
 from tests.training.egdd.tiny_run import options, signalled
 from tests.training.runs import rows
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.cli import main
 from training.debugging import DebugTrainConfig, run
 from training.debugging.models import Model, trained
@@ -132,9 +133,13 @@ def test_a_strategy_that_asks_nobody(data: Path, finished: Path, capsys: pytest.
     assert "epoch" not in capsys.readouterr().out
 
 
-def test_it_asks_and_goes_on(data: Path, made: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_asks_and_goes_on(
+    data: Path, made: Path, finished: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Tasks first, then answers, among them what nobody should send: no good one is lost, nothing written outside."""
+    shutil.copytree(finished, out)
     asked = config(data, out, strategy="ours", generator="folder", generator_path=made)
+    capsys.readouterr()
     assert run(asked) == {}
     assert "then start the same command again with --answers FILE" in capsys.readouterr().out
     tasks = files(out / "tasks")
@@ -216,17 +221,16 @@ def test_stopped_while_it_retrains(data: Path, out: Path, finished: Path) -> Non
         assert report["models"][when]["digest"] == whole["models"][when]["digest"]
 
 
-def test_a_generator_that_fails_half_way(data: Path, made: Path, out: Path, tmp_path: Path) -> None:
-    few = tmp_path / "few"
-    shutil.copytree(made, few)
-    asked = config(data, out, strategy="g-llm", generator="folder", generator_path=few, budget=6)
+def test_a_generator_that_fails(data: Path, made: Path, finished: Path, out: Path) -> None:
+    shutil.copytree(finished, out)
+    asked = config(data, out, strategy="g-llm", generator="folder", generator_path=made, budget=6)
     with pytest.raises(GeneratorFailed, match="5 readable images of blue, and 6 are wanted"):
         run(asked)
-    assert (out / "models" / "egdd-1.0.mar").is_file()
+    assert not (out / "g-llm" / "report.json").exists()
 
 
-def test_a_base_from_elsewhere(data: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As two processes trained it: the retraining takes as large steps."""
+def test_a_base_from_elsewhere(data: Path, out: Path, tmp_path: Path) -> None:
+    """Trained by `saaa-train egdd`, by other options than the loop's."""
     recipe = {**RECIPE, "batch_size": 4}
     train(options(data, tmp_path / "mine", **{"ema": 0.0, "mixup": 0.0, **recipe}))
     base = tmp_path / "mine" / "last.pt"
@@ -245,9 +249,8 @@ def test_a_base_from_elsewhere(data: Path, out: Path, tmp_path: Path, monkeypatc
         run(config(tmp_path / "changed", out, base=base, egdd=None))
 
 
-def test_what_several_processes_trained(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from training.checkpoint import load_checkpoint, save_checkpoint
-
+def test_what_several_processes_trained(data: Path, tmp_path: Path) -> None:
+    """One process retrains with steps as large."""
     train(options(data, tmp_path, lr=None, epochs=1, warmup_epochs=0))
     content = load_checkpoint(tmp_path / "last.pt", "egdd")
     content["options"]["world_size"] = 4
