@@ -97,6 +97,10 @@ class CallerLimited(RetryLater):
     """The caller has used up what one caller may ask for."""
 
 
+class ServiceFull(RetryLater):
+    """As many calls are at work as the service takes in, whoever makes them."""
+
+
 class Unauthenticated(SaaaError):
     """The call does not say, in a way that can be trusted, who makes it."""
 

@@ -140,7 +140,6 @@ class Facade:
                 LimitsInterceptor(security),
                 ReadLate(),
             ],
-            maximum_concurrent_rpcs=security.max_calls,
             options=[
                 ("grpc.max_receive_message_length", most),
                 ("grpc.max_send_message_length", most),

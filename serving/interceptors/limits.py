@@ -1,4 +1,4 @@
-"""What one caller may ask for: calls in a second, and calls at once."""
+"""What one caller may ask for, in a second and at once, and how many calls there may be at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from saaa.errors import CallerLimited
+from saaa.errors import CallerLimited, ServiceFull
 from serving.interceptors.base import Call, CallInterceptor
 from serving.security.scopes import is_open
 from serving.security.settings import SecuritySettings
@@ -33,10 +33,10 @@ class _Account:
 
 
 class LimitsInterceptor(CallInterceptor):
-    """A token bucket and a count for each caller. Items of a stream are held up rather than refused.
+    """A token bucket and a count for each caller, a count for all. Items of a stream are held up rather than refused.
 
     Args:
-        settings: the rate, its burst, and calls at once.
+        settings: the rate, its burst, and calls at once, of one caller and of all.
         clock: seconds that only grow.
     """
 
@@ -44,6 +44,8 @@ class LimitsInterceptor(CallInterceptor):
         self._rate = settings.calls_per_s or math.inf
         self._burst = float(settings.burst)
         self._at_once = settings.calls_at_once or math.inf
+        self._max_calls = settings.max_calls
+        self._working = 0
         self._clock = clock
         self._accounts: dict[str, _Account] = {}
         self._forget_above = _FEW
@@ -54,6 +56,7 @@ class LimitsInterceptor(CallInterceptor):
 
         Raises:
             CallerLimited: the caller has no call left, or too many at work.
+            ServiceFull: all callers together have too many at work.
         """
         if is_open(call.method):
             yield
@@ -68,14 +71,18 @@ class LimitsInterceptor(CallInterceptor):
                 f"One caller may make {self._rate:g} calls a second; make fewer.",
                 retry_after_s=(1 - account.calls) / self._rate,
             )
+        if self._working >= self._max_calls:
+            raise ServiceFull("Too many calls are at work; try again later.", retry_after_s=_AGAIN_S)
         account.calls -= 1
         account.working += 1
+        self._working += 1
         if call.kind == "bidi_stream":
             call.pace = lambda: self._pace(call)
         try:
             yield
         finally:
             account.working -= 1
+            self._working -= 1
 
     async def _pace(self, call: Call) -> None:
         """Hold up a stream's items until the caller may make so many calls; the first is the call itself."""

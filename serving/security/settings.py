@@ -40,8 +40,9 @@ class SecuritySettings:
     """Calls that one caller may make at once after a rest, at least 1."""
     calls_at_once: int | None = None
     """Calls of one caller at work at once, at least 1; None is no limit."""
-    max_calls: int = 1024
-    """Calls of all callers together at once, at least 1; it bounds memory, for gRPC refuses more unread."""
+    max_calls: int = 512
+    """Calls of all callers together at once, at least 1; others are refused before their message is read, which bounds
+    memory. Health is not counted."""
     allow_plain_text: bool = False
     """Listen without TLS on an address that other machines reach: for those behind a proxy that does TLS."""
     poll_s: float = 1.0
