@@ -234,4 +234,6 @@ class ModelInfo:
     """EGA: the longest caption."""
     methods: tuple[MethodInfo, ...] = ()
     """The attribution methods that the model supports, its default first."""
+    runtime: str = field(default="", compare=False)
+    """What computes it: `saaa.runtime.fingerprint`; empty where it only lies in its archive."""
     card_json: str = "{}"

@@ -26,7 +26,7 @@ from serving.answer import checked, make_answer
 from serving.backends.base import Backend
 from serving.catalog import Catalog
 from serving.lanes import BatchKey, Lane, Place
-from serving.observer import Observer
+from serving.observer import Observer, Seat
 from serving.plan import CaptionPlan, ClassifyPlan, Plan, image_bytes, make_plan
 from serving.requests import AnalysisRequest, AnalysisResult
 from serving.settings import FacadeSettings, RequestLimits
@@ -71,6 +71,10 @@ class _Part:
     def fit(self, image: NDArray[np.uint8]) -> None:
         model = self.model
         self.pixels, self.geometry = fit(image, model.input_size, mode=model.resize, crop_fraction=model.crop_fraction)
+
+    @property
+    def seat(self) -> Seat | None:
+        return self._place.seat
 
     async def ask(self, item: WorkItem) -> ItemResult:
         with self._stages.time(self._stage):
@@ -175,8 +179,10 @@ class Analysis:
             graph=graph,
             classified=classified,
             geometry=classifier.geometry if classifier else None,
+            seat=classifier.seat if classifier else None,
             captioned=captioned,
             caption_geometry=captioner.geometry if captioner else None,
+            caption_seat=captioner.seat if captioner else None,
             request_id=request.request_id,
             image_sha256=digest,
             backend=self._backend.name,

@@ -14,6 +14,7 @@ from saaa.images import Geometry
 from saaa.scene_graph import Node, SceneGraph
 from saaa.work import DELETION_SHARE, AttributionMap, ExplainOptions, ItemError, ItemResult, TargetKind, Work
 from serving.explaining import REMOVING_METHODS, options_read
+from serving.observer import Seat
 from serving.plan import CaptionPlan, ClassifyPlan, Plan
 from serving.requests import AnalysisResult, Attribution, GraphSource, ModelUse, Output, Prediction, Word
 
@@ -27,8 +28,10 @@ def make_answer(
     graph: SceneGraph | None,
     classified: ItemResult | None,
     geometry: Geometry | None,
+    seat: Seat | None,
     captioned: ItemResult | None,
     caption_geometry: Geometry | None,
+    caption_seat: Seat | None,
     request_id: str,
     image_sha256: str,
     backend: str,
@@ -41,8 +44,10 @@ def make_answer(
         graph: the request's, or the one that was proposed.
         classified: the classifier's result.
         geometry: where its input lies in the image.
+        seat: where it was computed.
         captioned: the captioner's result.
         caption_geometry: where the captioner's input lies in the image.
+        caption_seat: where it was computed.
         request_id: of the request.
         image_sha256: of the image's bytes.
         backend: what computed.
@@ -70,8 +75,8 @@ def make_answer(
         graph=used,
         graph_source=source,
         caption_nodes=used.nodes()[: caption.model.max_nodes] if used and caption else (),
-        classifier=_classifier_use(plan.classify),
-        captioner=_captioner_use(caption),
+        classifier=_classifier_use(plan.classify, seat),
+        captioner=_captioner_use(caption, caption_seat),
         timings=timings,
     )
 
@@ -129,11 +134,12 @@ def _attribution(
     )
 
 
-def _classifier_use(plan: ClassifyPlan | None) -> ModelUse | None:
+def _classifier_use(plan: ClassifyPlan | None, seat: Seat | None) -> ModelUse | None:
     if plan is None:
         return None
     objects = len(plan.graph.objects) if plan.graph else 0
-    return ModelUse(info=plan.model, parameters=_explaining(plan.options, objects) if plan.work is Work.EXPLAIN else {})
+    parameters = _explaining(plan.options, objects) if plan.work is Work.EXPLAIN else {}
+    return ModelUse(info=plan.model, parameters=parameters, seat=seat)
 
 
 def _explaining(options: ExplainOptions, objects: int) -> dict[str, str]:
@@ -150,7 +156,7 @@ def _explaining(options: ExplainOptions, objects: int) -> dict[str, str]:
     return parameters
 
 
-def _captioner_use(plan: CaptionPlan | None) -> ModelUse | None:
+def _captioner_use(plan: CaptionPlan | None, seat: Seat | None) -> ModelUse | None:
     if plan is None:
         return None
     parameters = {"max_nodes": str(plan.model.max_nodes)}
@@ -169,7 +175,7 @@ def _captioner_use(plan: CaptionPlan | None) -> ModelUse | None:
         parameters["max_words"] = str(plan.options.max_words or plan.model.max_words)
     if plan.explanation is not None:
         parameters |= _explaining(plan.explanation.options, 0)
-    return ModelUse(info=plan.model, parameters=parameters)
+    return ModelUse(info=plan.model, parameters=parameters, seat=seat)
 
 
 def checked(result: ItemResult) -> ItemResult:

@@ -10,6 +10,7 @@ from saaa.concepts import ConceptScore
 from saaa.errors import InvalidInput, SaaaError
 from saaa.scene_graph import Node, NodeKind, SceneGraph
 from saaa.work import AUTO_METHOD, AttributionMap, CaptionOptions, CaptionResult, ExplainOptions, ModelInfo
+from serving.observer import Seat
 
 
 class RequestInvalid(InvalidInput):
@@ -134,6 +135,8 @@ class ModelUse:
 
     info: ModelInfo
     parameters: dict[str, str]
+    seat: Seat | None = None
+    """Where it was computed."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from saaa import archive as archives
 from saaa.archive import Archive
 from saaa.errors import InvalidInput, OptionInvalid, SaaaError
+from saaa.runtime.fingerprint import fingerprint
 from saaa.runtime.lean import import_vision
 from saaa.scene_graph import RoleGraph
 from saaa.work import CaptionOptions, ItemError, ItemResult, ModelInfo, ModelKind, Work, WorkBatch, WorkItem
@@ -59,7 +60,8 @@ class Executor:
     def __init__(self, archive: Archive, *, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
             raise OptionInvalid(f"threads is {threads}; give at least 1.", field="threads")
-        self.info: ModelInfo = archive.info()
+        runtime = fingerprint(threads or torch.get_num_threads())
+        self.info: ModelInfo = dataclasses.replace(archive.info(), runtime=runtime)
         """What the model says of itself."""
         self._threads = threads
         import_vision()

@@ -238,6 +238,7 @@ def test_weights_that_do_not_fit_are_refused(tiny_models: Path, tmp_path: Path) 
 
 def test_describing_and_warming_up(classifier: Executor, captioner: Executor, tiny_models: Path) -> None:
     assert classifier.info == archive.info(tiny_models / "egdd.mar")
+    assert f"torch {torch.__version__}, " in classifier.info.runtime
     assert classifier.info.classes == CLASSES
     assert classifier.info.methods[0].name == classifier.run(batch_of(Work.EXPLAIN, [WorkItem()]))[0].maps[0].method
     assert captioner.info.kind is ModelKind.EGA
