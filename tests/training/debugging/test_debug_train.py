@@ -199,7 +199,9 @@ def test_strategies_share_the_base(data: Path, made: Path, out: Path, finished: 
     """Also of a folder that has moved."""
     shutil.copytree(finished, out)
     base, models = files(out / "base"), files(out / "models")
-    second = run(config(data, out, strategy="g-llm", generator="folder", generator_path=made, examples=0))
+    (out / "llm.json").write_text(json.dumps({name: [f"{name} ball", "carpet"] for name in CLASSES}))
+    listed = {"strategy": "g-llm-prompt", "llm_concepts": out / "llm.json", "examples": 0}
+    second = run(config(data, out, generator="folder", generator_path=made, **listed))
     third = run(config(data, out, strategy="s-similarity", name="near", budget=2))
     assert files(out / "base") == base
     assert [second["models"]["after"]["version"], third["models"]["after"]["version"]] == ["1.2", "1.3"]
