@@ -31,7 +31,7 @@ from serving.ratings_export import export_file, export_ratings, read_ratings
 from serving.requests import RequestInvalid
 from serving.settings import RequestLimits
 from tests.serving.pixel_backend import CLASSIFIER, Caller, PixelBackend, calling, link, photo, refusal, thing
-from tests.serving.test_health import health, reflected
+from tests.serving.test_health import health
 
 NAME = "saaa.v1.FeedbackService"
 DIGEST = "ab" * 32
@@ -336,14 +336,12 @@ async def test_off_unless_a_store_is_named() -> None:
         assert (told.code, told.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_ENABLED")
         assert "--ratings" in told.text
         assert await health(caller, NAME) == health_pb2.HealthCheckResponse.NOT_SERVING
-        assert NAME in await reflected(caller)
 
 
-async def test_health_and_reflection_and_no_need_of_models(store: Path) -> None:
+async def test_health_and_no_need_of_models(store: Path) -> None:
     backend = PixelBackend()
     backend.down = True
     async with calling(backend, ratings=store) as caller:
-        assert NAME in await reflected(caller)
         assert await health(caller, "") == health_pb2.HealthCheckResponse.NOT_SERVING
         assert await health(caller, NAME) == health_pb2.HealthCheckResponse.SERVING
         assert (await record(caller, request())).request_id == "one"

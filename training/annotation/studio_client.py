@@ -93,7 +93,7 @@ class StudioClient:
         )
         try:
             with self._opener.open(request, timeout=TIMEOUT_S) as answer:
-                return json.loads(answer.read())
+                return json.loads(answer.read() or b"null")
         except HTTPError as error:
             with error:
                 text = " ".join(error.read(4 * _SHOWN).decode(errors="replace").split())[:_SHOWN]
