@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from saaa.client import Client
+from saaa.client import Client, Item
 from saaa.client.errors import RequestInvalid, RpcFailed
 from saaa.client.request import AnalyzeOptions
 from saaa.client.results import Analysis, Model
 from saaa.errors import BackendUnavailable, OptionInvalid
 from saaa.report import ReportEntry, write_report
 from saaa.report.attributions import faithfulness_note
-from serving.graph_files import Question, questions
+from serving.answers import Answers
+from serving.graph_files import Question, find_pictures, questions
+from serving.progress import Bar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,15 @@ def run_analyze(
 ) -> int:
     """Ask about each photo; one that is refused does not stop the others.
 
+    Args:
+        photos: image files, and folders of them.
+        address: HOST:PORT of the service.
+        graph: see `saaa analyze --graph`.
+        out: folder for the report; what it holds of an earlier run is not asked again.
+        as_json: print the whole answers as JSON.
+        timeout: seconds for each photo; a lone one has so many, several have them together.
+        options: what is asked.
+
     Returns:
         0 when all were answered, 1 when one was not.
 
@@ -60,18 +72,88 @@ def run_analyze(
         raise OptionInvalid("Name at least one photo.", field="photos")
     if timeout <= 0:
         raise OptionInvalid("The timeout must be above 0 seconds.", field="timeout")
-    asked = [question for photo in photos for question in questions(photo, graph, photos=len(photos))]
-    outcomes: list[Outcome] = []
-    with Client(address, timeout=timeout) as client:
-        reach(client, address)
-        for question in asked:
-            outcomes.append(ask(client, question, options))
-            _tell(outcomes[-1], quiet=as_json)
+    pictures = find_pictures(photos)
+    asked = [question for photo in pictures for question in questions(photo, graph, photos=len(pictures))]
+    # A folder's answers are in its files; nobody reads thousands of summaries.
+    quiet = as_json or (out is not None and any(photo.is_dir() for photo in photos))
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(Client(address, timeout=timeout))
+        models = reach(client, address)
+        answers = stack.enter_context(Answers(out, options, models)) if out is not None else None
+        outcomes = _ask_all(client, address, asked, options, timeout, answers, quiet=quiet)
     if as_json:
         print(json.dumps(_document(outcomes), indent=2, ensure_ascii=False))
     if out is not None:
         _write(out, outcomes)
     return 1 if any(outcome.failure for outcome in outcomes) else 0
+
+
+def _ask_all(
+    client: Client,
+    address: str,
+    asked: Sequence[Question],
+    options: AnalyzeOptions,
+    timeout: float,
+    answers: Answers | None,
+    *,
+    quiet: bool,
+) -> list[Outcome]:
+    """All outcomes in the order of the questions, each told as soon as it is its turn."""
+    done: dict[int, Outcome] = {}
+    for place, question in enumerate(asked):
+        if answers is not None and (kept := answers.find(question.photo, question.graph)) is not None:
+            done[place] = Outcome(question=question, analysis=kept)
+    if done:
+        print(f"saaa: {len(done)} of {len(asked)} answered before", file=sys.stderr)
+    bar = Bar(len(asked), len(done))
+    told = 0
+
+    def tell() -> None:
+        nonlocal told
+        while told in done:
+            if not quiet or done[told].failure:
+                bar.clear()
+            _tell(done[told], quiet=quiet)
+            told += 1
+
+    tell()
+    open_ = [place for place in range(len(asked)) if place not in done]
+    for place, outcome in _each(client, address, asked, open_, options, timeout):
+        done[place] = outcome
+        if answers is not None and outcome.analysis is not None:
+            answers.add(outcome.question.graph, outcome.analysis)
+        tell()
+        bar.step(failed=outcome.failure is not None)
+    bar.clear()
+    return [done[place] for place in range(len(asked))]
+
+
+def _each(
+    client: Client,
+    address: str,
+    asked: Sequence[Question],
+    places: Sequence[int],
+    options: AnalyzeOptions,
+    timeout: float,
+) -> Iterator[tuple[int, Outcome]]:
+    """The outcomes of the questions at `places`, as they come; several travel on one call."""
+    if len(places) == 1:
+        yield places[0], ask(client, asked[places[0]], options)
+    if len(places) < 2:
+        return
+    items = [Item(image=asked[place].photo, graph=asked[place].graph, key=place) for place in places]
+    count = 0
+    try:
+        for outcome in client.analyze_many(items, timeout=timeout * len(items), **options):
+            count += 1
+            question = asked[outcome.item.key]
+            failure = None if outcome.error is None else _failure(outcome.error)
+            yield outcome.item.key, Outcome(question=question, analysis=outcome.analysis, failure=failure)
+    except RpcFailed as failed:
+        raise BackendUnavailable(
+            f"The service at {address} ended the call after {count} of {len(items)} photos: {failed.message} "
+            "With --out the answers are kept, and the same command goes on there."
+        ) from None
 
 
 def word_places(words: Sequence[str]) -> Sequence[int] | Literal["all"]:
@@ -127,18 +209,19 @@ def reach(client: Client, address: str) -> Sequence[Model]:
 def ask(client: Client, question: Question, options: AnalyzeOptions) -> Outcome:
     """Ask one question; a refusal, or a file that cannot be read, is an outcome too."""
     try:
-        analysis = client.analyze(question.photo, question.graph, **options)
-    except RpcFailed as error:
+        return Outcome(question=question, analysis=client.analyze(question.photo, question.graph, **options))
+    except (RpcFailed, RequestInvalid, OSError) as error:
+        return Outcome(question=question, failure=_failure(error))
+
+
+def _failure(error: RpcFailed | RequestInvalid | OSError) -> Failure:
+    if isinstance(error, RpcFailed):
         violations = tuple(asdict(violation) for violation in error.violations)
-        failure = Failure(reason=error.reason, message=error.message, violations=violations)
-    except RequestInvalid as error:
+        return Failure(reason=error.reason, message=error.message, violations=violations)
+    if isinstance(error, RequestInvalid):
         violation = {"field": error.field, "description": error.message}
-        failure = Failure(reason="REQUEST_INVALID", message=error.message, violations=(violation,))
-    except OSError as error:
-        failure = Failure(reason="FILE_UNREADABLE", message=error.strerror or str(error))
-    else:
-        return Outcome(question=question, analysis=analysis)
-    return Outcome(question=question, failure=failure)
+        return Failure(reason="REQUEST_INVALID", message=error.message, violations=(violation,))
+    return Failure(reason="FILE_UNREADABLE", message=error.strerror or str(error))
 
 
 def _tell(outcome: Outcome, *, quiet: bool) -> None:

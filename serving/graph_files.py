@@ -1,9 +1,9 @@
-"""Scene graphs from files, for the photos named on the command line."""
+"""The photos named on the command line, and scene graphs from files for them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ from saaa.errors import OptionInvalid
 
 Region = Mapping[str, Any]
 """One region of the published annotation format."""
+
+
+_PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,25 @@ class Question:
     def name(self) -> str:
         """How people are told of it."""
         return f"{self.photo}#{self.region_id}" if self.region_id else str(self.photo)
+
+
+def find_pictures(paths: Sequence[Path]) -> list[Path]:
+    """The files as named; of a folder, the pictures in it and below, by name.
+
+    Raises:
+        OptionInvalid: a folder has none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in _PICTURES and file.is_file())
+        if not inside:
+            kinds = " ".join(_PICTURES)
+            raise OptionInvalid(f"The folder {path} holds no pictures ({kinds}).", field="photos")
+        found += inside
+    return found
 
 
 def questions(photo: Path, graphs: Path | None, *, photos: int) -> Iterator[Question]:
