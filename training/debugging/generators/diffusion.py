@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from training.distributed import torch_device
 from training.options import check
 
 log = logging.getLogger(__name__)
+
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ class DiffusionOptions:
     prompts with negatives are refused."""
     size: int | None = None
     """Width and height in pixels, a multiple of 8; the pipeline's own unless given."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Dtype = "float32"
     device: str = "auto"
     """A torch device; "auto" is cuda where there is one, else cpu. Noise is always drawn on the CPU."""
     batch: int = 4
@@ -58,6 +60,8 @@ class DiffusionOptions:
         check("size", self.size, at_least=8)
         if self.size is not None and self.size % 8:
             raise OptionInvalid(f"size is {self.size}; it must be a multiple of 8.", field="size")
+        if self.dtype not in get_args(Dtype):
+            raise OptionInvalid(f"dtype is {self.dtype!r}; it must be one of {get_args(Dtype)}.", field="dtype")
         check("batch", self.batch, at_least=1)
         check("redraws", self.redraws, at_least=0)
 

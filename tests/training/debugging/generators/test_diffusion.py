@@ -206,6 +206,7 @@ def test_pipelines_for_other_ends_are_told(folder: Path, tmp_path: Path) -> None
         {"size": 0},
         {"batch": 0},
         {"redraws": -1},
+        {"dtype": "float8"},
     ],
 )
 def test_options_outside_their_range_are_refused(folder: Path, options: dict[str, Any]) -> None:
