@@ -115,11 +115,12 @@ def analyze(
     """Ask a running service about photographs: what class, why, and in words.
 
     Args:
-        photos: image files.
+        photos: image files, and folders of them.
         address: HOST:PORT of the service.
         graph: scene graphs as region JSON: one region, regions by id, either of them by photo file name, or a folder
             with one such file a photo (PHOTO.json). Unless given, the service proposes graphs.
-        out: folder for result.json, overlays, drawn graphs and report.html.
+        out: folder for a JSON file a photo, overlays, drawn graphs and report.html. What was answered is kept in
+            its answers.jsonl, so that the same command goes on where it was stopped.
         json: print the whole answers as JSON instead of a summary.
         outputs: what to ask for; all that the service can give unless given.
         top_k: how many classes, best first.
@@ -145,7 +146,7 @@ def analyze(
         top_p: with --sample: then among the fewest likeliest words that have this share of the probability.
         classifier: NAME or NAME:VERSION.
         captioner: NAME or NAME:VERSION.
-        timeout: deadline for each photo in seconds.
+        timeout: deadline in seconds for each photo; several photos have their time together.
     """
     from saaa.client.request import AnalyzeOptions, SamplingOptions
     from serving.ask import run_analyze, word_places
