@@ -139,7 +139,9 @@ class _Question:
 
 def _read(request: oip.ModelInferRequest, catalog: Catalog, settings: FacadeSettings) -> _Question:
     """Raises `SaaaError` with everything that is wrong with the request's form."""
-    info = catalog.find(request.model_name, request.model_version, kind=ModelKind.EGDD, field="model_name")
+    info = catalog.find(
+        request.model_name, request.model_version, kind=ModelKind.EGDD, field="model_name", request_id=request.id
+    )
     violations = Violations()
     parameters: dict[str, Any] = {}
     for name, value in request.parameters.items():

@@ -8,10 +8,14 @@ import sys
 from pathlib import Path
 
 from saaa.errors import OptionInvalid
+from serving.backends.base import Backend, ModelHost
+from serving.backends.care import Care
+from serving.backends.hosting import TorchServeHost
 from serving.backends.local import LocalBackend
 from serving.backends.process import TorchServeOptions, TorchServeProcess
 from serving.backends.torchserve import TorchServeBackend
 from serving.ratings import check_store
+from serving.reconcile import Reconciler
 from serving.server import Facade, check_free, serve, until_signal
 from serving.settings import FacadeSettings
 
@@ -36,12 +40,13 @@ def run_up(models: Path, settings: FacadeSettings, *, torchserve: TorchServeOpti
         async with contextlib.AsyncExitStack() as stack:
             if torchserve is None:
                 local = LocalBackend(models, progress=_tell)
-                await serve(Facade(await stack.enter_async_context(local), settings))
+                await stack.enter_async_context(local)
+                await _serve(local, local, settings)
             else:
                 process = TorchServeProcess(models, options=torchserve, progress=_tell)
                 await stack.enter_async_context(process)
                 backend = TorchServeBackend(process.inference_address, process.management_address)
-                await serve(Facade(backend, settings))
+                await _serve(backend, TorchServeHost(process), settings)
 
     asyncio.run(until_signal(work()))
     return 0
@@ -59,10 +64,18 @@ def run_serve(backend_address: str, management_address: str | None, settings: Fa
     _split(management, "management_address")
 
     async def work() -> None:
-        await serve(Facade(TorchServeBackend(backend_address, management), settings))
+        await serve(Facade(Care(TorchServeBackend(backend_address, management)), settings))
 
     asyncio.run(until_signal(work()))
     return 0
+
+
+async def _serve(backend: Backend, host: ModelHost, settings: FacadeSettings) -> None:
+    """Serve models that are held here, and follow what is listed of them."""
+    care = Care(backend, host)
+    facade = Facade(care, settings)
+    async with Reconciler(care, facade.catalog):
+        await serve(facade)
 
 
 def _split(address: str, name: str) -> tuple[str, int]:

@@ -122,12 +122,19 @@ class Launch:
         for link in (self.folder / "store").iterdir():
             link.unlink()
         for index, path in enumerate(archives):
-            (self.folder / "store" / f"{index}.mar").symlink_to(path.resolve())
+            self.link(path, f"{index}.mar")
         logs = self.folder / "logs"
         for path in self.logs():
             path.unlink(missing_ok=True)
         (self.folder / "log4j2.xml").write_text(_LOG_CONFIG.format(logs=logs))
         (self.folder / "config.properties").write_text(_properties(self.settings()))
+
+    def link(self, path: Path, name: str) -> Path:
+        """Put an archive into TorchServe's model store under a name; what had it is replaced."""
+        link = self.folder / "store" / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(path.resolve())
+        return link
 
     def settings(self) -> dict[str, object]:
         """TorchServe's settings: closed to everybody but this machine, and to every archive but ours."""
@@ -141,7 +148,8 @@ class Launch:
             "grpc_management_address": "127.0.0.1",
             "grpc_management_port": ports.management,
             "disable_token_authorization": "true",
-            "enable_model_api": "false",
+            # Versions are loaded and unloaded while it runs; only from its own store, only from this machine.
+            "enable_model_api": "true",
             "allowed_urls": "https://nothing-is-allowed[.]invalid/",
             "install_py_dep_per_model": "false",
             "enable_envvars_config": "false",
@@ -195,9 +203,9 @@ class Launch:
         return tuple(self.folder / "logs" / name for name in ("java.log", "server.log", "workers.log"))
 
     def load_failure(self) -> str:
-        """Why a worker failed to load its model, "" while none did."""
+        """Why a worker failed to load its model, the last time one did; "" while none did."""
         lines = _lines(self.logs()[2:])
-        for line in lines:
+        for line in reversed(lines):
             if LOAD_FAILED in line:
                 return line.partition(LOAD_FAILED)[2]
         if any("Backend worker process died" in line or "Load model failed" in line for line in lines):

@@ -68,9 +68,10 @@ class LocalBackend:
             StartFailed: no folder, no archive, one that cannot be used, or torch is not installed.
         """
         for path, info in await self._in_pool(find_archives, self._folder):
-            self._progress(f"loading {info.name} {info.version}")
-            executor = await self._in_pool(self._load, path)
-            self._served[info.name, info.version] = _Served(executor)
+            try:
+                await self.load(path, info)
+            except ArchiveError as error:
+                raise StartFailed(f"Cannot serve {error.message}") from error
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -80,6 +81,33 @@ class LocalBackend:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    @property
+    def folder(self) -> Path:
+        """The folder of archives."""
+        return self._folder
+
+    def loaded(self) -> dict[tuple[str, str], str]:
+        """See `ModelHost`."""
+        return {key: served.executor.info.digest for key, served in self._served.items()}
+
+    async def load(self, path: Path, info: ModelInfo) -> None:
+        """See `ModelHost`."""
+        self._progress(f"loading {info.name} {info.version}")
+        executor = await self._in_pool(self._open, path)
+        if executor.info.digest != info.digest:
+            raise ArchiveError(f"{path} changed while it was loaded.")
+        self._served[info.name, info.version] = _Served(executor)
+
+    async def unload(self, name: str, version: str) -> None:
+        """See `ModelHost`; waits for what is being computed on it."""
+        served = self._served.pop((name, version), None)
+        if served is not None:
+            async with served.lock:
+                pass
+
+    async def restart(self, name: str, version: str) -> None:
+        """See `ModelHost`: a thread cannot be killed; it is asked again when it is done."""
 
     async def describe(self) -> tuple[ModelInfo, ...]:
         """See `Backend`."""
@@ -124,7 +152,7 @@ class LocalBackend:
         if not task.cancelled():
             task.exception()  # seen, should nobody be waiting any more
 
-    def _load(self, path: Path) -> Executor:
+    def _open(self, path: Path) -> Executor:
         try:
             runtime = importlib.import_module("saaa.runtime.executor")
         except ImportError as error:
@@ -135,10 +163,8 @@ class LocalBackend:
         try:
             executor: Executor = runtime.Executor.open(path, threads=self._threads)
             executor.warm_up()
-        except ArchiveError as error:
-            raise StartFailed(f"Cannot serve {error.message}") from error
         except RuntimeError as error:
-            raise StartFailed(f"Cannot serve {path}: {error}") from error
+            raise ArchiveError(f"{path}: {error}") from error
         return executor
 
     async def _in_pool(self, work: Callable[[_T], _R], argument: _T) -> _R:

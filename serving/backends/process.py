@@ -9,13 +9,19 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from saaa.errors import BackendUnavailable, DeadlineExceeded, OptionInvalid, SaaaError, StartFailed
+from saaa.errors import (
+    BackendUnavailable,
+    DeadlineExceeded,
+    OptionInvalid,
+    SaaaError,
+    StartFailed,
+)
 from saaa.work import ModelInfo, ModelKind
 from serving.backends import guard
 from serving.backends.launch import Launch, Ports, torchserve_home
@@ -86,10 +92,13 @@ class TorchServeProcess:
         options: TorchServeOptions | None = None,
         progress: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._models_dir = Path(models_dir)
-        self._options = options or TorchServeOptions()
+        self.models_dir = Path(models_dir)
+        """The folder of archives."""
+        self.options = options or TorchServeOptions()
+        """How it is run."""
         self._progress = progress
-        self._models: tuple[tuple[Path, ModelInfo], ...] = ()
+        self.models: dict[Path, ModelInfo] = {}
+        """What it serves, by archive; `serving.backends.hosting` changes it."""
         self._launch: Launch | None = None
         self._java: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
@@ -99,22 +108,22 @@ class TorchServeProcess:
     @property
     def inference_address(self) -> str:
         """host:port of gRPC inference."""
-        return f"127.0.0.1:{self._launched.ports.inference}"
+        return f"127.0.0.1:{self.launched.ports.inference}"
 
     @property
     def management_address(self) -> str:
         """host:port of gRPC management."""
-        return f"127.0.0.1:{self._launched.ports.management}"
+        return f"127.0.0.1:{self.launched.ports.management}"
 
     @property
     def rest_address(self) -> str:
         """host:port of HTTP inference."""
-        return f"127.0.0.1:{self._launched.ports.rest}"
+        return f"127.0.0.1:{self.launched.ports.rest}"
 
     @property
     def run_dir(self) -> Path:
         """The private folder, with `logs`."""
-        return self._launched.folder
+        return self.launched.folder
 
     @property
     def pid(self) -> int | None:
@@ -129,7 +138,7 @@ class TorchServeProcess:
         """
         java = await asyncio.to_thread(find_java)
         torchserve_home()
-        await asyncio.to_thread(find_archives, self._models_dir)
+        await asyncio.to_thread(find_archives, self.models_dir)
         root = Path(tempfile.gettempdir())
         for folder in await asyncio.to_thread(guard.sweep, root):
             _log.warning("removed %s, which a TorchServe owner that died had left", folder)
@@ -141,8 +150,8 @@ class TorchServeProcess:
                     folder=folder,
                     java=java,
                     ports=Ports.free(),
-                    threads=self._options.threads,
-                    heap_mb=self._options.heap_mb,
+                    threads=self.options.threads,
+                    heap_mb=self.options.heap_mb,
                 )
                 try:
                     await self._start_once()
@@ -167,9 +176,18 @@ class TorchServeProcess:
                 # To Java only: a worker that got the signal would drop what it computes.
                 self._java.terminate()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(_ended(self._java), self._options.stop_timeout_s)
+                    await asyncio.wait_for(_ended(self._java), self.options.stop_timeout_s)
         finally:
             await asyncio.shield(self._clean())
+
+    @contextlib.asynccontextmanager
+    async def backend(self) -> AsyncIterator[TorchServeBackend]:
+        """Talk to it."""
+        backend = TorchServeBackend(self.inference_address, self.management_address)
+        try:
+            yield backend
+        finally:
+            await backend.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -181,17 +199,27 @@ class TorchServeProcess:
         await self.stop()
 
     @property
-    def _launched(self) -> Launch:
+    def launched(self) -> Launch:
+        """How it was started.
+
+        Raises:
+            BackendUnavailable: it was not.
+        """
         if self._launch is None:
             raise BackendUnavailable("TorchServe has not been started.")
         return self._launch
 
     async def _start_once(self) -> None:
-        launch = self._launched
+        launch = self.launched
         self._progress("starting TorchServe")
         # Looked up at every start: what is in the folder may have changed since.
-        self._models = await asyncio.to_thread(find_archives, self._models_dir)
-        launch.prepare([path for path, _ in self._models])
+        try:
+            self.models = dict(await asyncio.to_thread(find_archives, self.models_dir))
+        except StartFailed as error:
+            if not self.models:
+                raise
+            _log.error("%s; TorchServe starts with what it served before", error)
+        launch.prepare(list(self.models))
         with launch.logs()[0].open("wb") as log:
             self._java = subprocess.Popen(
                 launch.command(),
@@ -203,20 +231,17 @@ class TorchServeProcess:
                 # A Ctrl-C in the terminal is ours to handle; Java would kill its workers in mid-work.
                 start_new_session=True,
             )
-        backend = TorchServeBackend(self.inference_address, self.management_address)
         try:
-            async with asyncio.timeout(self._options.start_timeout_s):
+            async with asyncio.timeout(self.options.start_timeout_s), self.backend() as backend:
                 await self._wait_until_ready(backend)
         except TimeoutError:
             raise StartFailed(
-                f"TorchServe was not ready after {self._options.start_timeout_s:g} s: {launch.failure()}"
+                f"TorchServe was not ready after {self.options.start_timeout_s:g} s: {launch.failure()}"
             ) from None
-        finally:
-            await backend.close()
 
     async def _wait_until_ready(self, backend: TorchServeBackend) -> None:
         """Wait for the ports, for all workers, and for an answer of every model."""
-        wanted = {(info.name, info.version): self._workers(info) for _, info in self._models}
+        wanted = {(info.name, info.version): self.workers(info) for info in self.models.values()}
         asked: set[tuple[str, str]] = set()
         told = ""
         while True:
@@ -228,7 +253,7 @@ class TorchServeProcess:
                 continue
             if missing := wanted.keys() - states.keys():
                 name, version = min(missing)
-                raise StartFailed(f"TorchServe cannot serve {name} {version}: {self._launched.failure()}")
+                raise StartFailed(f"TorchServe cannot serve {name} {version}: {self.launched.failure()}")
             for key, workers in wanted.items():
                 if workers > 1 and key not in asked:
                     await backend.scale(*key, workers)
@@ -240,20 +265,21 @@ class TorchServeProcess:
             if ready == sum(wanted.values()):
                 break
         served = {(info.name, info.version): info.digest for info in await backend.describe()}
-        for _, info in self._models:
+        for info in self.models.values():
             if served.get((info.name, info.version)) != info.digest:
                 raise StartFailed(f"TorchServe's {info.name} {info.version} is not the archive that it was given.")
         self._progress("TorchServe is ready")
 
     def _check_alive(self) -> None:
-        launch, java = self._launched, self._java
+        launch, java = self.launched, self._java
         if java is None or (code := java.poll()) is not None:
             raise StartFailed(f"TorchServe ended with code {code} while it started: {launch.failure()}")
         if reason := launch.load_failure():
             raise StartFailed(f"A model does not load: {reason}")
 
-    def _workers(self, info: ModelInfo) -> int:
-        options = self._options
+    def workers(self, info: ModelInfo) -> int:
+        """How many worker processes a model gets."""
+        options = self.options
         return options.classifier_workers if info.kind is ModelKind.EGDD else options.captioner_workers
 
     async def _supervise(self) -> None:
@@ -264,7 +290,7 @@ class TorchServeProcess:
             started = clock()
             if self._java is not None:
                 await _ended(self._java)
-                _log.error("TorchServe ended with code %s: %s", self._java.returncode, self._launched.failure())
+                _log.error("TorchServe ended with code %s: %s", self._java.returncode, self.launched.failure())
             delay = _FIRST_BACKOFF_S if clock() - started > _STEADY_S else min(2 * delay, _LONGEST_BACKOFF_S)
             await self._kill()
             await asyncio.sleep(delay)
@@ -277,7 +303,7 @@ class TorchServeProcess:
 
     async def _kill(self) -> None:
         """Kill Java and all workers, and reap Java."""
-        await asyncio.to_thread(guard.kill, self._launched.folder)
+        await asyncio.to_thread(guard.kill, self.launched.folder)
         if self._java is not None:
             self._java.kill()
             await asyncio.to_thread(self._java.wait)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 
 from saaa import wire
 from saaa.errors import (
@@ -16,19 +17,24 @@ from saaa.errors import (
     BackendUnavailable,
     DeadlineExceeded,
     InvalidInput,
+    LaneFull,
     ModelNotFound,
     SaaaError,
+    WorkerDied,
 )
 from saaa.work import ItemResult, ModelInfo, WorkBatch
 from serving.backends.ts import inference_pb2, inference_pb2_grpc, management_pb2, management_pb2_grpc
 
 _MANAGEMENT_S = 5.0
 """Management calls are answered by Java alone, without any worker."""
+_UNREGISTER_S = 30.0
+"""TorchServe waits for the workers' ends."""
 _DESCRIBE_S = 20.0
 """A describe call may wait for the batch that its worker is computing."""
 _ROOM = 64 * 1024
 """For the names and framing around a message's payload."""
 _PAGE = 100
+_BUSY_RETRY_S = 1.0
 _OPTIONS = [
     ("grpc.max_send_message_length", wire.MAX_MESSAGE_BYTES + _ROOM),
     ("grpc.max_receive_message_length", wire.MAX_MESSAGE_BYTES + _ROOM),
@@ -39,7 +45,27 @@ _OPTIONS = [
     # No keepalive pings: TorchServe answers them by closing the connection, with the calls in flight.
 ]
 
+_REACHED = "org.pytorch.serve.http."
+"""TorchServe signs what it says of a worker's failure with the name of a Java exception."""
+_MEANINGS: tuple[tuple[str, type[SaaaError], str], ...] = (
+    ("Worker died", WorkerDied, "The worker of {model} died while it computed; it is started again."),
+    ("Model not found", ModelNotFound, "TorchServe serves no {model}."),
+    ("Model version", ModelNotFound, "TorchServe serves no {model}."),
+    ("does not exist", ModelNotFound, "TorchServe serves no {model}."),
+    ("model_name is required", ModelNotFound, "A model must be named."),
+    ("Prediction failed", BackendFailed, "The handler of {model} failed; TorchServe's log has the details."),
+    ("Out of resources", BackendFailed, "The handler of {model} ran out of memory; TorchServe's log has the details."),
+    ("Received message larger", BackendFailed, "The answer of {model} is too large; ask for fewer at once."),
+    ("RST_STREAM", BackendFailed, "TorchServe refused the message to {model} as too large; use fewer items."),
+    (_REACHED, BackendFailed, "The handler of {model} failed ({said}); TorchServe's log has the details."),
+)
+"""What is meant by what TorchServe says, by a part of its text: its codes tell little. The first that fits counts."""
+
 _log = logging.getLogger(__name__)
+
+
+class _NoWorker(BackendUnavailable):
+    """TorchServe's one answer for "all are busy and the queue is full" and for "all are down"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +78,8 @@ class ModelState:
     """Worker processes, ready or not."""
     ready: int
     """Workers that can compute."""
+    pids: tuple[int, ...] = ()
+    """Process ids of the workers, on TorchServe's machine."""
 
 
 class TorchServeBackend:
@@ -98,19 +126,18 @@ class TorchServeBackend:
     async def describe(self) -> tuple[ModelInfo, ...]:
         """See `Backend`. A model whose workers are down is described as it was last; archives that are
         not saaa's are left out."""
-        known: dict[tuple[str, str], ModelInfo] = {}
-        for state in await self.states():
-            key = (state.name, state.version)
-            if state.ready:
-                try:
-                    known[key] = await self._describe(*key)
-                    continue
-                except SaaaError as error:
-                    _log.warning("TorchServe's model %s %s does not describe itself: %s", *key, error)
-            if key in self._known:
-                known[key] = self._known[key]
-        self._known = known
-        return tuple(known.values())
+        states = await self.states()
+        told = await asyncio.gather(*(self._described(state) for state in states))
+        self._known = {(info.name, info.version): info for info in told if info is not None}
+        return tuple(self._known.values())
+
+    async def identify(self, name: str, version: str) -> ModelInfo:
+        """Ask a worker which archive it runs; raises as `run`."""
+        answer = await self._predict(name, version, wire.pack_describe(), b"", _DESCRIBE_S)
+        info = wire.unpack_description(answer)
+        if (info.name, info.version) != (name, version):
+            raise BackendFailed(f"its archive holds {info.name} {info.version}.")
+        return info
 
     async def ready(self) -> frozenset[tuple[str, str]]:
         """See `Backend`: the models with a worker that can compute."""
@@ -131,7 +158,10 @@ class TorchServeBackend:
             raise InvalidInput(
                 f"The batch has {size} bytes; at most {wire.MAX_MESSAGE_BYTES} can be sent. Use fewer items."
             )
-        answer = await self._predict(batch.model, batch.version, header, pixels, timeout)
+        try:
+            answer = await self._predict(batch.model, batch.version, header, pixels, timeout)
+        except _NoWorker as error:
+            raise await self._busy_or_down(batch.model, batch.version, error) from None
         return wire.unpack_results(answer, len(batch.items))
 
     async def scale(self, name: str, version: str, workers: int) -> None:
@@ -139,10 +169,33 @@ class TorchServeBackend:
         request = management_pb2.ScaleWorkerRequest(
             model_name=name, model_version=version, min_worker=workers, max_worker=workers
         )
-        try:
-            await self._management.ScaleWorker(request, timeout=_MANAGEMENT_S)
-        except grpc.aio.AioRpcError as error:
-            raise self._error(error, name, _MANAGEMENT_S) from error
+        await self._manage(self._management.ScaleWorker, request, f"{name} {version}")
+
+    async def register(self, archive: str, workers: int, *, timeout: float) -> None:
+        """Add the model of an archive and wait until its workers have loaded it.
+
+        Args:
+            archive: file name in TorchServe's model store.
+            workers: worker processes, at least 1.
+            timeout: seconds that it may take.
+
+        Raises:
+            BackendFailed: it does not load; TorchServe has forgotten it again.
+            BackendUnavailable, DeadlineExceeded: no answer.
+        """
+        request = management_pb2.RegisterModelRequest(url=archive, initial_workers=workers, synchronous=True)
+        await self._manage(self._management.RegisterModel, request, archive, timeout)
+
+    async def unregister(self, name: str, version: str) -> None:
+        """Take a version away; what it computes is lost. Raises as `states`, and `ModelNotFound`."""
+        others = [state.version for state in await self.states() if state.name == name and state.version != version]
+        if others:
+            # TorchServe keeps the version that it takes for the default.
+            default = management_pb2.SetDefaultRequest(model_name=name, model_version=others[0])
+            await self._manage(self._management.SetDefault, default, f"{name} {others[0]}")
+        request = management_pb2.UnregisterModelRequest(model_name=name, model_version=version)
+        await self._manage(self._management.UnregisterModel, request, f"{name} {version}", _UNREGISTER_S)
+        self._known.pop((name, version), None)
 
     async def close(self) -> None:
         """See `Backend`."""
@@ -160,16 +213,19 @@ class TorchServeBackend:
                 version=model["modelVersion"],
                 workers=len(model["workers"]),
                 ready=sum(worker["status"] == "READY" for worker in model["workers"]),
+                pids=tuple(int(worker["pid"]) for worker in model["workers"] if int(worker.get("pid", 0)) > 0),
             )
             for model in answer
         ]
 
-    async def _describe(self, name: str, version: str) -> ModelInfo:
-        answer = await self._predict(name, version, wire.pack_describe(), b"", _DESCRIBE_S)
-        info = wire.unpack_description(answer)
-        if (info.name, info.version) != (name, version):
-            raise BackendFailed(f"its archive holds {info.name} {info.version}.")
-        return info
+    async def _described(self, state: ModelState) -> ModelInfo | None:
+        key = (state.name, state.version)
+        if state.ready:
+            try:
+                return await self.identify(*key)
+            except SaaaError as error:
+                _log.warning("TorchServe's model %s %s does not describe itself: %s", *key, error)
+        return self._known.get(key)
 
     async def _predict(self, name: str, version: str, header: bytes, pixels: bytes, timeout: float) -> bytes:
         request = inference_pb2.PredictionsRequest(
@@ -187,16 +243,31 @@ class TorchServeBackend:
         """Say what TorchServe means: its codes are unreliable, its texts tell the cases apart."""
         code, text = error.code(), error.details() or ""
         said = text.splitlines()[0] if text else code.name
-        if "Worker died" in text:
-            return BackendUnavailable(f"The worker of {model} died while it computed; it is started again.")
-        if "Model not found" in text or "Model version" in text or "does not exist" in text:
-            return ModelNotFound(f"TorchServe serves no {model}.", field="model")
-        if "has no worker" in text:
-            return BackendUnavailable(f"All workers of {model} are busy or down; try again shortly.")
-        if "Prediction failed" in text or "Out of resources" in text:
-            return BackendFailed(f"The handler of {model} failed ({said}); TorchServe's log has the details.")
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(f"{model or 'TorchServe'} did not answer within {timeout:g} s.")
+        if "has no worker" in text:
+            return _NoWorker(f"No worker of {model} can compute now; try again shortly.")
+        for part, meaning, words in _MEANINGS:
+            if part in text:
+                message = words.format(model=model or "the model", said=said)
+                return meaning(message, field="model" if meaning is ModelNotFound else "")
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
             return BackendUnavailable(f"TorchServe at {self._address} cannot be reached ({said}).")
         return BackendFailed(f"TorchServe answered {code.name}: {said}")
+
+    async def _busy_or_down(self, name: str, version: str, error: SaaaError) -> SaaaError:
+        """TorchServe says the same of both; the state of the workers tells them apart."""
+        try:
+            states = await self.states()
+        except SaaaError:
+            return error
+        if any((state.name, state.version) == (name, version) and state.ready for state in states):
+            message = f"TorchServe's queue of {name} {version} is full; try again in {_BUSY_RETRY_S:g} s."
+            return LaneFull(message, retry_after_s=_BUSY_RETRY_S)
+        return error
+
+    async def _manage(self, call: Any, request: Message, model: str, timeout: float = _MANAGEMENT_S) -> None:
+        try:
+            await call(request, timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error, model, timeout) from error
