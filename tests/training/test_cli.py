@@ -124,6 +124,7 @@ def test_command_line_overrides_file_overrides_default(tmp_path: Path, capsys: p
         ("evaluate ega", ["--data_path", "d", "--archive", "a.mar", "--threads", "2"]),
         ("attribute", ["--data", "d", "--out", "o", "--archive", "a.mar", "--deletion"]),
         ("annotate export", ["--run", "r", "--out", "o", "--limit", "9"]),
+        ("annotate serve", ["--tasks", "t", "--port", "0", "--pull"]),
         ("annotate import", ["--answers", "a.json", "b.jsonl", "--out", "o", "--hard", "gap"]),
         ("concepts", ["--classes", "c.json", "--out", "o", "--model", "m", "--temperature", "1", "--no_constrain"]),
         ("archive egdd", ["--checkpoint", "c.pt", "--output", "o.mar"]),

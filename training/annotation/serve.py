@@ -63,6 +63,8 @@ def serve_tasks(config: ServeConfig) -> dict[str, Any]:
     """
     all_tasks = [_read(config.tasks, kind) for kind in KINDS]
     state = config.tasks / STATE
+    if config.pull and not state.exists():
+        raise DataError(f"{config.tasks} has not been served: there are no answers; leave --pull out to begin.")
     with graceful_stop() as stop, ExitStack() as stack:
         try:
             state.mkdir(exist_ok=True, mode=0o700)
@@ -99,7 +101,7 @@ def _asking() -> Iterator[None]:
     """Raises `StartFailed` where the server does not answer as it should."""
     try:
         yield
-    except (Refused, Unreachable, KeyError, TypeError) as error:
+    except (Refused, Unreachable, KeyError, TypeError, ValueError) as error:
         raise StartFailed(
             f"Label Studio does not do as asked ({error}). No answer is lost: start the same command again."
         ) from error

@@ -106,6 +106,35 @@ class StudioServer:
 
     def __enter__(self) -> Self:
         self._port = _free_port(self._port)
+        try:
+            self._start()
+        except OSError as error:
+            raise StartFailed(f"Label Studio cannot be started: {error.filename}: {error.strerror}.") from error
+        try:
+            self._wait()
+            (self._folder / _READY).touch()
+            write_json(self._folder / _SERVER, {"port": self._port})
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        (self._folder / _SERVER).unlink(missing_ok=True)
+        process = self._process
+        if process is None or process.stdin is None:
+            return
+        with suppress(OSError):
+            process.stdin.close()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _start(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder.chmod(0o700)
         data = self._folder / _DATA
@@ -126,29 +155,6 @@ class StudioServer:
                 env=self._environment(data),
                 start_new_session=True,
             )
-        try:
-            self._wait()
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        (self._folder / _READY).touch()
-        write_json(self._folder / _SERVER, {"port": self._port})
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        (self._folder / _SERVER).unlink(missing_ok=True)
-        process = self._process
-        if process is None or process.stdin is None:
-            return
-        with suppress(OSError):
-            process.stdin.close()
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
     def _wait(self) -> None:
         end = time.monotonic() + START_S

@@ -299,6 +299,16 @@ def test_a_server_that_ends_at_once_is_quoted(tmp_path: Path) -> None:
     assert server.ended() is not None
 
 
+def test_an_environment_that_is_gone(few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / f"env/label-studio-{VERSION}").mkdir(parents=True)
+    (tmp_path / f"env/label-studio-{VERSION}/complete").touch()
+    words = ["annotate", "serve", "--tasks", str(few), "--environment", str(tmp_path / "env"), "--port", "0"]
+    assert main([*words, "--pull"]) == 2
+    assert "has not been served" in capsys.readouterr().err
+    assert main(words) == 2
+    assert "bin/python: No such file" in capsys.readouterr().err
+
+
 def test_tasks_that_are_being_served(few: Path, tmp_path: Path) -> None:
     (few / "studio").mkdir()
     with held(few / "studio/.lock"), pytest.raises(StartFailed, match="try again"):
