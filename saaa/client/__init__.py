@@ -5,6 +5,7 @@ Needs only grpc, NumPy and the generated stubs; nothing else of saaa is imported
 
 from saaa.client.aio import AsyncClient
 from saaa.client.client import Client
+from saaa.client.credentials import tls
 from saaa.client.errors import RequestInvalid, RpcFailed, Violation
 from saaa.client.many import Item, Outcome
 from saaa.client.rating import RecordedRating, RelevanceRating
@@ -60,4 +61,5 @@ __all__ = [
     "SamplingOptions",
     "Violation",
     "WordTarget",
+    "tls",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Unpack
 
@@ -22,6 +23,7 @@ from saaa.client.channel import (
     positive,
     still_waiting,
 )
+from saaa.client.credentials import Bearer
 from saaa.client.errors import RequestInvalid, RpcFailed
 from saaa.client.many import Exchange, Item, Outcome
 from saaa.client.rating import RecordedRating, RelevanceRating, rating_request, recorded_rating
@@ -34,7 +36,7 @@ from saaa.v1.feedback_pb2_grpc import FeedbackServiceStub
 
 _STATUS_LOST = "Internal error from Core"
 """What grpc.aio puts in the place of a call's status when the call ends while a message is being written."""
-_STREAM_ENDED = "the service ended the call while an item was being sent, and gRPC did not keep its reason"
+_STREAM_ENDED = "the service ended the call while something was being sent, and gRPC did not keep its reason"
 
 
 class AsyncClient:
@@ -46,8 +48,11 @@ class AsyncClient:
         *,
         timeout: float = DEFAULT_TIMEOUT_S,
         credentials: grpc.ChannelCredentials | None = None,
+        token: str | Path | None = None,
+        allow_plain_text: bool = False,
     ) -> None:
         self._timeout = positive(timeout)
+        self._bearer = Bearer(token, address, plain_text=credentials is None, allow_plain_text=allow_plain_text)
         self._channel = (
             grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
             if credentials is None
@@ -101,16 +106,14 @@ class AsyncClient:
             except Exception as error:
                 exchange.broken = error
 
-        stream = self._stub.AnalyzeStream(requests(), timeout=timeout)
+        stream = self._stub.AnalyzeStream(requests(), timeout=timeout, metadata=self._bearer.metadata())
         try:
             async for response in stream:
                 for outcome in exchange.settle():
                     yield outcome
                 yield exchange.answered(response)
         except grpc.aio.AioRpcError as error:
-            if error.details() == _STATUS_LOST:
-                raise RpcFailed(grpc.StatusCode.UNAVAILABLE, "STREAM_ENDED", _STREAM_ENDED) from error
-            raise RpcFailed.from_error(error) from error
+            raise _failed(error) from error
         finally:
             stream.cancel()
         for outcome in exchange.finish():
@@ -184,9 +187,15 @@ class AsyncClient:
     async def _call(self, method: Any, request: Any, timeout: float | None, **options: Any) -> Any:
         seconds = self._timeout if timeout is None else positive(timeout)
         try:
-            return await method(request, timeout=seconds, **options)
+            return await method(request, timeout=seconds, metadata=self._bearer.metadata(), **options)
         except grpc.RpcError as error:
-            raise RpcFailed.from_error(error) from error
+            raise _failed(error) from error
+
+
+def _failed(error: grpc.RpcError) -> RpcFailed:
+    if error.details() == _STATUS_LOST:
+        return RpcFailed(grpc.StatusCode.UNAVAILABLE, "STREAM_ENDED", _STREAM_ENDED)
+    return RpcFailed.from_error(error)
 
 
 async def _each(items: Iterable[Item | Image] | AsyncIterable[Item | Image]) -> AsyncIterator[Item | Image]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Unpack
 
@@ -21,6 +22,7 @@ from saaa.client.channel import (
     positive,
     still_waiting,
 )
+from saaa.client.credentials import Bearer
 from saaa.client.errors import RequestInvalid, RpcFailed
 from saaa.client.many import Exchange, Item, Outcome
 from saaa.client.rating import RecordedRating, RelevanceRating, rating_request, recorded_rating
@@ -44,7 +46,12 @@ class Client:
     Args:
         address: "host:port" of the facade, or any gRPC target such as "unix:/run/saaa.sock".
         timeout: deadline of every call that sets none of its own, in seconds; more than 0.
-        credentials: TLS credentials; None is plain text.
+        credentials: TLS credentials, such as `saaa.client.tls` makes; None is plain text.
+        token: goes with every call: the text, or the path of a file that holds it and may be replaced.
+        allow_plain_text: send the token in plain text to other machines too: for where something else encrypts.
+
+    Raises:
+        ValueError: the timeout is not above 0, or the token would go to another machine in plain text.
     """
 
     def __init__(
@@ -53,8 +60,11 @@ class Client:
         *,
         timeout: float = DEFAULT_TIMEOUT_S,
         credentials: grpc.ChannelCredentials | None = None,
+        token: str | Path | None = None,
+        allow_plain_text: bool = False,
     ) -> None:
         self._timeout = positive(timeout)
+        self._bearer = Bearer(token, address, plain_text=credentials is None, allow_plain_text=allow_plain_text)
         self._channel = (
             grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
             if credentials is None
@@ -127,7 +137,7 @@ class Client:
                 # gRPC would only log it, in a thread of its own.
                 exchange.broken = error
 
-        stream = self._stub.AnalyzeStream(requests(), timeout=timeout)
+        stream = self._stub.AnalyzeStream(requests(), timeout=timeout, metadata=self._bearer.metadata())
         try:
             for response in stream:
                 yield from exchange.settle()
@@ -230,6 +240,6 @@ class Client:
     def _call(self, method: Any, request: Any, timeout: float | None, **options: Any) -> Any:
         seconds = self._timeout if timeout is None else positive(timeout)
         try:
-            return method(request, timeout=seconds, **options)
+            return method(request, timeout=seconds, metadata=self._bearer.metadata(), **options)
         except grpc.RpcError as error:
             raise RpcFailed.from_error(error) from error
