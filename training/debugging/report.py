@@ -161,7 +161,7 @@ def _page(
     parts = [
         _accuracy(comparison),
         _classes(comparison),
-        "" if concepts is None else _concepts(concepts, content["answers"]),
+        "" if concepts is None else _concepts(concepts, content["answers"], content["annotator"]),
         _debug_set(debug_set),
         _examples(examples),
         _provenance(models),
@@ -229,7 +229,10 @@ def _classes(comparison: Comparison) -> str:
     return f'<section class="card"><h2>By class</h2>{_table(("Class", *_CHANGE), rows)}</section>'
 
 
-def _concepts(concepts: Mapping[str, Sequence[Concept]], answers: Mapping[str, int]) -> str:
+def _concepts(
+    concepts: Mapping[str, Sequence[Concept]], answers: Mapping[str, int], annotator: Mapping[str, Any]
+) -> str:
+    said = "a simulated annotator says" if annotator["kind"] == "simulated" else "people say"
     rows = []
     for name, own in concepts.items():
         for i, concept in enumerate(own[:CONCEPTS_SHOWN]):
@@ -242,7 +245,9 @@ def _concepts(concepts: Mapping[str, Sequence[Concept]], answers: Mapping[str, i
                 f'<td class="number">{low:.0%} to {high:.0%}</td></tr>'
             )
         if not own:
-            rows.append(f'<tr><td><b>{escape(name)}</b></td><td colspan="8" class="muted">nothing was said</td></tr>')
+            rows.append(
+                f'<tr><td><b>{escape(name)}</b></td><td colspan="8" class="muted">nothing that counts</td></tr>'
+            )
         if (more := len(own) - CONCEPTS_SHOWN) > 0:
             rows.append(f'<tr><td></td><td colspan="8" class="muted">{more} more in {REPORT}</td></tr>')
     head = ("Class", "Concept", "Kind", "Verdict", "#Ratings", "#Mean", "Not relevant", "", "#Interval")
@@ -251,7 +256,7 @@ def _concepts(concepts: Mapping[str, Sequence[Concept]], answers: Mapping[str, i
         f"{answers['repaired']} were repaired, {answers['set_aside']} answers set aside."
     )
     return (
-        f'<section class="card"><h2>What the base looks at, and what people say of it</h2>{_table(head, rows)}'
+        f'<section class="card"><h2>What the base looks at, and what {said} of it</h2>{_table(head, rows)}'
         f'<p class="muted">{told} A concept is confounded (used by the model, not showing the class) or valid where '
         f"the whole interval lies on one side of one half.</p></section>"
     )
