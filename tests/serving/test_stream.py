@@ -111,9 +111,16 @@ async def test_no_more_is_read_than_may_be_in_flight() -> None:
 
     async with calling(backend, predict=ONE_BY_ONE, limits=limits) as caller:
         stream = caller.stub.AnalyzeStream(items(), timeout=30)
-        lane = caller.facade.analysis.lanes
-        await asyncio.sleep(0.5)
-        assert sum(each.in_flight + each.waiting for each in lane.values()) == 3
+        lanes = caller.facade.analysis.lanes.values()
+
+        def at_work() -> int:
+            return sum(lane.in_flight + lane.waiting for lane in lanes)
+
+        async with asyncio.timeout(20):
+            while at_work() < 3:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        assert at_work() == 3
         assert sent < 20
         backend.open.set()
         answered = [answer.item_id async for answer in stream]
@@ -159,7 +166,7 @@ async def test_the_streams_deadline_ends_the_waiting() -> None:
     backend.seconds = 0.3
     narrow = LaneSettings(max_batch=1, max_waiting=1, first_estimate_s=0.3)
     async with calling(backend, predict=narrow) as caller:
-        stream = caller.stub.AnalyzeStream(iter(map(item, range(30))), timeout=1.5)
+        stream = caller.stub.AnalyzeStream(iter(map(item, range(30))), timeout=3)
         answered = 0
         codes = set()
         try:
@@ -169,7 +176,7 @@ async def test_the_streams_deadline_ends_the_waiting() -> None:
         except grpc.aio.AioRpcError as error:
             codes.add(error.code().value[0])
     # What could be answered in time was; the rest was refused, or the deadline came first.
-    assert 2 <= answered <= 5
+    assert 1 <= answered <= 10
     refused = {grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], grpc.StatusCode.DEADLINE_EXCEEDED.value[0]}
     assert codes - {0} <= refused
     assert codes & refused
@@ -194,7 +201,7 @@ async def test_leaving_cancels_what_is_at_work() -> None:
 
 async def test_one_item_waits_no_longer_than_any_answer_may() -> None:
     backend = Gate()
-    async with calling(backend, predict=ONE_BY_ONE, max_deadline_s=0.3) as caller:
+    async with calling(backend, predict=ONE_BY_ONE, max_deadline_s=1.5) as caller:
         stream = caller.stub.AnalyzeStream(iter([item("held", photo((200, 0, 0))), item("free", photo((0, 0, 200)))]))
         answers = {answer.item_id: answer async for answer in stream}
         assert answers["free"].HasField("response")

@@ -138,7 +138,7 @@ async def test_a_stalled_upload_ends_at_its_deadline_and_frees_its_place(image: 
         yield header(image)
         await asyncio.sleep(60)
 
-    async with calling(PixelBackend(), max_uploads=1, max_deadline_s=0.3) as caller:
+    async with calling(PixelBackend(), max_uploads=1, max_deadline_s=1.5) as caller:
         # Without a deadline of the caller's the service's own ends it.
         refused = await refusal(caller.stub.AnalyzeUpload(stalled()))
         assert refused.code is grpc.StatusCode.DEADLINE_EXCEEDED
