@@ -49,6 +49,7 @@ class Probe:
         self._settings = settings
         self._poke = asyncio.Event()
         self._reached = True
+        self._told: set[str] = set()
 
     def poke(self) -> None:
         """Look again without delay."""
@@ -101,6 +102,9 @@ class Probe:
         whole = SERVING if models and all(map(self._catalog.is_ready, models)) else NOT_SERVING
         for name in self._names:
             await self._servicer.set(name, whole)
-        for name in {info.name for info in models}:
+        served = {info.name for info in models}
+        # A model that was unloaded is told as not serving: whoever watches it learns.
+        for name in served | self._told:
             ready = any(info.name == name and self._catalog.is_ready(info) for info in models)
             await self._servicer.set(f"model/{name}", SERVING if ready else NOT_SERVING)
+        self._told |= served

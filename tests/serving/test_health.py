@@ -91,3 +91,13 @@ async def test_watchers_hear_of_an_outage() -> None:
         while (await watch.read()).status != NOT_SERVING:
             pass
         watch.cancel()
+
+
+async def test_a_model_that_is_served_no_more_is_not_serving() -> None:
+    backend = PixelBackend()
+    async with calling(backend) as caller:
+        assert await health(caller, "model/words") == SERVING
+        backend.models = (CLASSIFIER,)
+        await becomes(NOT_SERVING, lambda: health(caller, "model/words"))
+        assert await health(caller, "model/colours") == SERVING
+        await becomes(SERVING, lambda: health(caller))
