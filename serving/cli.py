@@ -242,16 +242,46 @@ def compare(
     )
 
 
-def models(*, address: str = DEFAULT_ADDRESS, json: bool = False) -> int:
-    """List the models of a running service.
+def models(
+    action: Annotated[Literal["list", "load", "unload", "promote", "rollback"], tyro.conf.Positional] = "list",
+    what: Annotated[str, tyro.conf.Positional] = "",
+    *,
+    models: Path | None = None,
+    share: float | None = None,
+    pin: bool = False,
+    address: str = DEFAULT_ADDRESS,
+    json: bool = False,
+) -> int:
+    """List the models of a running service, or change what is served from a folder while it runs.
+
+    The changes are written to models.yaml in the folder; every service of the folder follows within seconds, and no
+    request is dropped. "load m-2.mar" serves an archive of the folder to those who name its version; "promote m:2
+    --share 0.1" sends one request in ten there, "promote m:2" all that name no version; "rollback m" undoes the last
+    change of a model; "unload m:1" lets go of a version, "unload m" of all.
 
     Args:
-        address: HOST:PORT of the service.
-        json: print everything that is known of them as JSON.
+        action: what to do.
+        what: to load, an archive's file name; to promote, NAME:VERSION; to unload, NAME or NAME:VERSION; to go back,
+            NAME.
+        models: the folder of archives to change.
+        share: with promote: only this share of the requests that name no version, above 0 and below 1.
+        pin: with load: callers were promised this version, unload refuses it.
+        address: with list: HOST:PORT of the service.
+        json: with list: print everything that is known of them as JSON.
     """
-    from serving.ask import run_models
+    if action == "list":
+        if what or models is not None:
+            raise OptionInvalid("A list is asked of a running service (--address); say what to do with it otherwise.")
+        from serving.ask import run_models
 
-    return run_models(address, as_json=json)
+        return run_models(address, as_json=json)
+    if models is None:
+        raise OptionInvalid(f"Name the folder of archives: saaa models {action} ... --models FOLDER.", field="models")
+    if (share is not None and action != "promote") or (pin and action != "load"):
+        raise OptionInvalid("--share goes with promote, --pin with load.")
+    from serving.manage import run_edit
+
+    return run_edit(action, what, models, share=share, pin=pin)
 
 
 def ratings(
