@@ -10,6 +10,7 @@ import pytest
 from saaa.errors import ArchiveError, ModelNotFound, OptionInvalid, SaaaError, StartFailed
 from serving import manage, models_file
 from serving.backends.store import find_archives
+from serving.cli import main
 from serving.manage import load, promote, rollback, unload
 from serving.models_file import FILE_NAME
 from tests.serving.small_archives import write
@@ -124,3 +125,19 @@ def test_the_command_says_what_is_served(folder: Path, capsys: pytest.CaptureFix
     for action, what in (("promote", "m"), ("rollback", "m:1"), ("unload", "")):
         with pytest.raises(OptionInvalid, match=f"saaa models {action}"):
             manage.run_edit(action, what, folder, share=None, pin=False)
+
+
+def test_the_command_line_edits_and_says_what_it_lacks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = str(folder)
+    assert main(["models", "promote", "m:1", "--models", name, "--share", "0.25"]) == 0
+    assert "canary 0.25" in capsys.readouterr().out
+    assert main(["models", "load", "m-1.mar", "--models", name, "--pin"]) == 0
+    assert "pinned" in capsys.readouterr().out
+    for words, says in (
+        (["load", "m-1.mar"], "--models FOLDER"),
+        (["list", "--models", name], "running service"),
+        (["load", "m-1.mar", "--models", name, "--share", "0.5"], "goes with promote"),
+        (["unload", "m:1", "--models", name], "is pinned"),
+    ):
+        assert main(["models", *words]) == 2
+        assert says in capsys.readouterr().err
