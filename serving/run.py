@@ -64,7 +64,7 @@ def run_serve(backend_address: str, management_address: str | None, settings: Fa
     _split(management, "management_address")
 
     async def work() -> None:
-        await serve(Facade(Care(TorchServeBackend(backend_address, management)), settings))
+        await serve(Facade(Care(TorchServeBackend(backend_address, management), settings=settings.care), settings))
 
     asyncio.run(until_signal(work()))
     return 0
@@ -72,7 +72,7 @@ def run_serve(backend_address: str, management_address: str | None, settings: Fa
 
 async def _serve(backend: Backend, host: ModelHost, settings: FacadeSettings) -> None:
     """Serve models that are held here, and follow what is listed of them."""
-    care = Care(backend, host)
+    care = Care(backend, host, settings.care)
     facade = Facade(care, settings)
     async with Reconciler(care, facade.catalog):
         await serve(facade)

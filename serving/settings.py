@@ -7,6 +7,7 @@ from pathlib import Path
 
 from saaa.errors import OptionInvalid
 from saaa.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+from serving.backends.care import CareSettings
 from serving.security.settings import SecuritySettings
 from serving.telemetry.settings import TelemetrySettings
 
@@ -98,6 +99,8 @@ class FacadeSettings:
     """The lane of captions."""
     limits: RequestLimits = field(default_factory=RequestLimits)
     """The bounds of one request."""
+    care: CareSettings = field(default_factory=CareSettings)
+    """How the models are watched."""
     security: SecuritySettings = field(default_factory=SecuritySettings)
     """Transport, credentials and limits of one caller."""
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
