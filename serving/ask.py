@@ -271,10 +271,19 @@ def _document(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _write(out: Path, outcomes: Sequence[Outcome]) -> None:
+    bar = Bar(len(outcomes), what="drawing ")
+
+    def entries() -> Iterator[ReportEntry]:
+        for outcome in outcomes:
+            yield _entry(outcome)
+            bar.step()
+
     try:
-        page = write_report(out, [_entry(outcome) for outcome in outcomes])
+        page = write_report(out, entries())
     except OSError as error:
         raise OptionInvalid(f"The report cannot be written to {out}: {error.strerror}.", field="out") from None
+    finally:
+        bar.clear()
     print(f"report: {page}", file=sys.stderr)
 
 

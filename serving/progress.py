@@ -15,12 +15,14 @@ class Bar:
     Args:
         total: how many things there are.
         done: how many of them are done from before.
+        what: what is being done, before the bar.
         stream: where to; None is standard error.
     """
 
-    def __init__(self, total: int, done: int = 0, stream: TextIO | None = None) -> None:
+    def __init__(self, total: int, done: int = 0, *, what: str = "", stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._shown = total > 1 and self._stream.isatty()
+        self._what = what
         self._total, self._done, self._failed, self._before = total, done, 0, done
         self._started = time.monotonic()
         self._draw()
@@ -45,5 +47,5 @@ class Bar:
         left = f", {(self._total - self._done) / rate:.0f} s left" if rate and self._done < self._total else ""
         failed = f", {self._failed} failed" if self._failed else ""
         bar = "#" * filled + "." * (_WIDTH - filled)
-        self._stream.write(f"\r\x1b[K[{bar}] {self._done}/{self._total}{left}{failed}")
+        self._stream.write(f"\r\x1b[K{self._what}[{bar}] {self._done}/{self._total}{left}{failed}")
         self._stream.flush()

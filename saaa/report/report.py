@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from saaa.images import decode
 from saaa.report.graph import draw_graph
 from saaa.report.heatmap import draw_attribution
 from saaa.report.page import Card, page
+
+PHOTOS_SHOWN = 200
+"""More on one page is more than a browser, or a reader, takes in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,9 @@ class ReportEntry:
             raise ValueError(f"{self.file}: a report entry has either an analysis or an error")
 
 
-def write_report(out_dir: str | Path, entries: Sequence[ReportEntry], *, title: str = "Image analysis") -> Path:
+def write_report(
+    out_dir: str | Path, entries: Iterable[ReportEntry], *, title: str = "Image analysis", shown: int = PHOTOS_SHOWN
+) -> Path:
     """Write the files of each photo, and `report.html` for all.
 
     A photo `<stem>.jpg` gives `<stem>.json` and, when analysed, `<stem>.attribution.<k>.png` (k from 0) and
@@ -45,8 +50,9 @@ def write_report(out_dir: str | Path, entries: Sequence[ReportEntry], *, title: 
 
     Args:
         out_dir: folder; made when absent.
-        entries: the photos, in the order of the page.
+        entries: the photos, in the order of the page; taken one by one.
         title: heading of the page.
+        shown: most photos on the page, which says so when there are more; the files are written for all.
 
     Returns:
         The path of `report.html`.
@@ -56,28 +62,33 @@ def write_report(out_dir: str | Path, entries: Sequence[ReportEntry], *, title: 
     """
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    cards = [
-        _write_entry(out, name, entry)
-        for name, entry in zip(unique_stems([entry.file for entry in entries]), entries, strict=True)
-    ]
+    stems, cards, count = Stems(), list[Card](), 0
+    for entry in entries:
+        card = _write_entry(out, stems.unique(entry.file), entry)
+        count += 1
+        if count <= shown:
+            cards.append(card)
+    heading = title if count <= shown else f"{title}: the first {shown} of {count} photos"
     target = out / "report.html"
-    target.write_text(page(cards, title=title), encoding="utf-8")
+    target.write_text(page(cards, title=heading), encoding="utf-8")
     return target
 
 
-def unique_stems(files: Sequence[str]) -> list[str]:
-    """A file stem for each of `files`, no two alike even ignoring case, none a shared file's."""
-    taken = {"report", "result"}
-    stems = []
-    for file in files:
+class Stems:
+    """File stems, no two alike even ignoring case, none a shared file's."""
+
+    def __init__(self) -> None:
+        self._taken = {"report", "result"}
+
+    def unique(self, file: str) -> str:
+        """A stem for `file` that was not given before."""
         stem = re.sub(r'[\x00-\x1f<>:"|?*]', "_", Path(file.replace("\\", "/")).stem)[:100] or "photo"
         name, number = stem, 1
-        while name.casefold() in taken:
+        while name.casefold() in self._taken:
             number += 1
             name = f"{stem}-{number}"
-        taken.add(name.casefold())
-        stems.append(name)
-    return stems
+        self._taken.add(name.casefold())
+        return name
 
 
 def _write_entry(out: Path, name: str, entry: ReportEntry) -> Card:

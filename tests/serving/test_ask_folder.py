@@ -181,19 +181,20 @@ class Terminal(io.StringIO):
 
 def test_the_bar_is_for_terminals() -> None:
     terminal = Terminal()
-    bar = Bar(4, 1, terminal)
+    bar = Bar(4, 1, what="drawing ", stream=terminal)
     bar.step()
     bar.step(failed=True)
     bar.clear()
     bar.step()
     lines = terminal.getvalue().split("\r\x1b[K")[1:]
     assert [line.split("]")[0].count("#") for line in lines] == [7, 15, 22, 0, 30]
+    assert lines[0].startswith("drawing [")
     assert lines[0].endswith("] 1/4")
     assert "3/4, " in lines[2]
     assert lines[2].endswith("1 failed")
     assert lines[-1].endswith("4/4, 1 failed")
     for total, stream in ((4, io.StringIO()), (1, Terminal())):
-        quiet = Bar(total, 0, stream)
+        quiet = Bar(total, stream=stream)
         quiet.step()
         quiet.clear()
         assert stream.getvalue() == ""

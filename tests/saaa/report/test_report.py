@@ -38,7 +38,7 @@ from saaa.report.heatmap import PANEL, Scale, spread
 from saaa.report.matrix import MARGIN
 from saaa.report.nodes import node_styles
 from saaa.report.place import Rect, Room, around
-from saaa.report.report import unique_stems
+from saaa.report.report import Stems
 from saaa.report.text import drawable, shorten, width, wrap
 
 KITCHEN = Prediction(label="kitchen", index=3, probability=0.75)
@@ -409,6 +409,22 @@ def test_report_writes_every_file(tmp_path):
             picture.load()
 
 
+def test_a_page_shows_so_many_and_the_files_are_of_all(tmp_path):
+    read = []
+
+    def entries():
+        for number in range(5):
+            # Taken one by one: the pictures of a large folder are never in memory together.
+            read.append(len(list(tmp_path.glob("*.json"))))
+            yield ReportEntry(file=f"{number}.png", image_bytes=png(photo()), analysis=analysis())
+
+    text = write_report(tmp_path, entries(), title="Many", shown=2).read_text()
+    assert read == [0, 1, 2, 3, 4]
+    assert len(list(tmp_path.glob("*.json"))) == len(list(tmp_path.glob("*.graph.png"))) == 5
+    assert "Many: the first 2 of 5 photos" in text
+    assert "2 photos analysed" in text
+
+
 def test_page_is_self_contained_and_well_formed(tmp_path):
     entries = [ReportEntry(file="photo.png", image_bytes=png(photo()), analysis=analysis())] * 2
     text = write_report(tmp_path, entries).read_text()
@@ -511,7 +527,18 @@ def test_an_entry_has_either_an_analysis_or_an_error():
 
 def test_stems_are_unique_and_safe():
     files = ["a.jpg", "x/a.png", "A.jpg", "a-2.jpg", "c:\\b.jpg", ".jpg", "w<h>y?.png", "", "result.png"]
-    assert unique_stems(files) == ["a", "a-2", "A-3", "a-2-2", "b", ".jpg", "w_h_y_", "photo", "result-2"]
+    stems = Stems()
+    assert [stems.unique(file) for file in files] == [
+        "a",
+        "a-2",
+        "A-3",
+        "a-2-2",
+        "b",
+        ".jpg",
+        "w_h_y_",
+        "photo",
+        "result-2",
+    ]
 
 
 def test_importing_the_report_loads_no_torch_and_no_plotting():
