@@ -1,4 +1,5 @@
-"""The command line: `saaa up`, `saaa serve`, `saaa analyze`, `saaa compare`, `saaa models`, `saaa ratings`.
+"""The command line: `saaa up`, `saaa serve`, `saaa analyze`, `saaa compare`, `saaa models`, `saaa ratings`,
+`saaa audit`.
 
 Exit codes: 0 done; 1 an item failed; 2 wrong usage, or the service cannot start or be reached. What a command needs is
 imported when it runs, so that `saaa --help` is quick.
@@ -22,61 +23,14 @@ DEFAULT_ADDRESS = "127.0.0.1:50051"
 DONE, FAILED, UNUSABLE = 0, 1, 2
 
 
-def up(
-    *,
-    models: Path,
-    backend: Literal["torchserve", "local"] = "torchserve",
-    host: str = "127.0.0.1",
-    port: int = 50051,
-    classifier_workers: int = 2,
-    captioner_workers: int = 1,
-    ratings: str | None = None,
-) -> int:
-    """Serve all archives of a folder: starts the backend and the service, until it is told to stop.
-
-    Args:
-        models: folder with model archives (.mar).
-        backend: "torchserve" starts TorchServe beside the service; "local" computes in this process.
-        host: address to listen on.
-        port: port to listen on; 0 picks a free one.
-        classifier_workers: TorchServe's worker processes for each classifier; with two, an explanation never
-            stands in the way of a prediction.
-        captioner_workers: TorchServe's worker processes for each captioner.
-        ratings: file that keeps people's ratings of explanations, made when absent, or URL of a PostgreSQL database
-            (postgresql://USER@HOST/DATABASE; the password better in PGPASSWORD); unless given, none are kept.
-    """
-    from serving.backends.process import TorchServeOptions
-    from serving.run import run_up
-    from serving.settings import FacadeSettings
-
-    torchserve = TorchServeOptions(classifier_workers=classifier_workers, captioner_workers=captioner_workers)
-    settings = FacadeSettings(host=host, port=port, ratings=ratings)
-    return run_up(models, settings, torchserve=torchserve if backend == "torchserve" else None)
+def up() -> int:
+    """Serve all archives of a folder: starts the backend and the service, until it is told to stop."""
+    return _serving("up", [])
 
 
-def serve(
-    *,
-    backend_address: str,
-    management_address: str | None = None,
-    host: str = "127.0.0.1",
-    port: int = 50051,
-    ratings: str | None = None,
-) -> int:
-    """Serve in front of a TorchServe that runs already; it may come and go.
-
-    Args:
-        backend_address: HOST:PORT of TorchServe's gRPC inference API.
-        management_address: HOST:PORT of its gRPC management API; the inference port + 1 unless given.
-        host: address to listen on.
-        port: port to listen on; 0 picks a free one.
-        ratings: file that keeps people's ratings of explanations, made when absent, or URL of a PostgreSQL database
-            (postgresql://USER@HOST/DATABASE; the password better in PGPASSWORD); unless given, none are kept.
-    """
-    from serving.run import run_serve
-    from serving.settings import FacadeSettings
-
-    settings = FacadeSettings(host=host, port=port, ratings=ratings)
-    return run_serve(backend_address, management_address, settings)
+def serve() -> int:
+    """Serve in front of a TorchServe that runs already; it may come and go."""
+    return _serving("serve", [])
 
 
 def analyze(
@@ -309,6 +263,27 @@ def ratings(
     return DONE
 
 
+def audit(
+    request_id: Annotated[str, tyro.conf.Positional],
+    *,
+    journal: Path,
+    models: Path,
+    image: tuple[Path, ...],
+) -> int:
+    """Make an answer again from the journal, the archives and the image, and say whether it is the same.
+
+    Args:
+        request_id: of the answer.
+        journal: the file that `saaa up --journal` names; the files put aside lie beside it.
+        models: folder with the archives, at any depth.
+        image: the request's image; more images, of requests that were computed with it, let the batch be made again
+            as it was, and its answer compared bit for bit.
+    """
+    from serving.audit import run_audit
+
+    return run_audit(request_id, journal, models, image)
+
+
 COMMANDS: dict[str, Callable[..., int]] = {
     "up": up,
     "serve": serve,
@@ -316,7 +291,18 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "compare": compare,
     "models": models,
     "ratings": ratings,
+    "audit": audit,
 }
+
+
+SERVING = ("up", "serve")
+"""Commands whose options are the facade's settings: read only when one of them is run."""
+
+
+def _serving(command: str, words: Sequence[str]) -> int:
+    from serving import starting
+
+    return starting.run(command, words)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -331,12 +317,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # gRPC's core writes lines of its own to standard error; what matters is said by the errors it raises.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if words and words[0] in SERVING:
+            return _serving(words[0], words[1:])
         code: int = tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog="saaa",
             description="Explainable image understanding as a service.",
-            args=None if arguments is None else list(arguments),
+            args=words,
         )
         return code
     except SaaaError as error:

@@ -16,8 +16,10 @@ from serving.backends.process import TorchServeOptions, TorchServeProcess
 from serving.backends.torchserve import TorchServeBackend
 from serving.ratings import check_store
 from serving.reconcile import Reconciler
+from serving.security.gate import check_security
 from serving.server import Facade, check_free, serve, until_signal
 from serving.settings import FacadeSettings
+from serving.telemetry.logs import set_up_logs
 
 
 def run_up(models: Path, settings: FacadeSettings, *, torchserve: TorchServeOptions | None) -> int:
@@ -29,10 +31,13 @@ def run_up(models: Path, settings: FacadeSettings, *, torchserve: TorchServeOpti
         torchserve: how to run TorchServe; None computes in this process instead.
 
     Raises:
-        StartFailed: the folder, an archive, Java, the port or the file of the ratings is not usable.
+        StartFailed: the folder, an archive, Java, the port, the file of the ratings, of a certificate or of tokens is
+            not usable.
     """
+    set_up_logs(settings.telemetry)
     # Known now rather than after the models have been loaded.
     check_free(settings)
+    check_security(settings.security)
     if settings.ratings is not None:
         check_store(settings.ratings)
 
@@ -59,6 +64,7 @@ def run_serve(backend_address: str, management_address: str | None, settings: Fa
         OptionInvalid: an address is no HOST:PORT.
         StartFailed: the port is not usable.
     """
+    set_up_logs(settings.telemetry)
     host, port = _split(backend_address, "backend_address")
     management = management_address or f"{host}:{port + 1}"
     _split(management, "management_address")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from saaa.errors import OptionInvalid
 from saaa.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
@@ -31,6 +34,9 @@ class LaneSettings:
     """Work that would wait longer than this is refused whatever the caller's deadline, in seconds."""
     max_waiting: int = 512
     """Most items waiting: bounds memory where the estimate is tiny, at least 1."""
+    ageing: float = 0.1
+    """Work of batch priority gets so many seconds for each second of interactive work that goes before it while it
+    waits, above 0; besides it gets all that is left."""
     first_estimate_s: float = 0.1
     """Assumed time of one forward pass before the first measurement, in seconds."""
     batch_timeout_s: float = 120.0
@@ -41,6 +47,7 @@ class LaneSettings:
             _require(getattr(self, name) >= 1, name, "at least 1")
         for name in ("max_batch_s", "max_wait_s", "first_estimate_s", "batch_timeout_s"):
             _require(getattr(self, name) > 0, name, "above 0 seconds")
+        _require(self.ageing > 0, "ageing", "above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +108,9 @@ class FacadeSettings:
     """The bounds of one request."""
     care: CareSettings = field(default_factory=CareSettings)
     """How the models are watched."""
-    security: SecuritySettings = field(default_factory=SecuritySettings)
+    security: Annotated[SecuritySettings, tyro.conf.arg(name="")] = field(default_factory=SecuritySettings)
     """Transport, credentials and limits of one caller."""
-    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+    telemetry: Annotated[TelemetrySettings, tyro.conf.arg(name="")] = field(default_factory=TelemetrySettings)
     """Metrics, traces, logs and the journal."""
     decode_threads: int = 2
     """Threads that decode images, at least 1."""
@@ -126,9 +133,9 @@ class FacadeSettings:
     a clear answer instead of gRPC's own."""
     reflection: bool = True
     """Whether gRPC server reflection answers."""
-    ratings: Path | str | None = field(default=None, repr=False)
-    """What keeps people's ratings: an SQLite file, or a URL of PostgreSQL (with its password: not shown); None keeps
-    none."""
+    ratings: str | Path | None = field(default=None, repr=False)
+    """What keeps people's ratings of explanations: an SQLite file, made when absent, or a URL of PostgreSQL
+    (postgresql://USER@HOST/DATABASE; the password better in PGPASSWORD); None keeps none."""
 
     def __post_init__(self) -> None:
         _require(bool(self.host), "host", "an address such as 127.0.0.1")

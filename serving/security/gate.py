@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from saaa.errors import Unauthenticated
 from serving.security.scopes import Scope
 from serving.security.settings import SecuritySettings
+from serving.security.tls import server_credentials
 from serving.security.tokens import PREFIX, TokenTable, read_tokens
 from serving.security.watched import Watched
 from serving.security.web_tokens import WebTokens, refused
@@ -74,6 +75,13 @@ class Gate:
             claims = self._web_tokens.check(text)
             return Caller(name=f"jwt:{claims.subject}", scopes=claims.scopes)
         raise refused()
+
+
+def check_security(settings: SecuritySettings) -> None:
+    """Raises `StartFailed` when a file of certificates, tokens or keys cannot be used: for those who have dear work to
+    do first."""
+    Gate(settings)
+    server_credentials(settings)
 
 
 def by_connection(peer: str, facts: Mapping[str, Iterable[bytes]]) -> Caller:

@@ -11,7 +11,7 @@ from saaa.errors import OptionInvalid
 
 def _require(condition: bool, name: str, rule: str) -> None:
     if not condition:
-        raise OptionInvalid(f"The setting security.{name} must be {rule}.", field=f"security.{name}")
+        raise OptionInvalid(f"The setting {name} must be {rule}.", field=name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +71,8 @@ class SecuritySettings:
         """
         if self.tls_certificate is None and not self.allow_plain_text and not is_loopback(host):
             raise OptionInvalid(
-                f"On {host} other machines can listen in, and there is no TLS: give --security.tls_certificate and "
-                "--security.tls_key, or --security.allow_plain_text where a proxy does TLS.",
+                f"On {host} other machines can listen in, and there is no TLS: give --tls_certificate and "
+                "--tls_key, or --allow_plain_text where a proxy does TLS.",
                 field="host",
             )
 

@@ -181,4 +181,4 @@ HERE = Path("here")
 def test_settings_are_checked_when_made(options: dict[str, object], field: str) -> None:
     with pytest.raises(OptionInvalid, match=field) as wrong:
         SecuritySettings(**options)  # type: ignore[arg-type]
-    assert wrong.value.field == f"security.{field}"
+    assert wrong.value.field == field
