@@ -170,6 +170,8 @@ async def serve(facade: Facade) -> None:
         models = len(facade.catalog.models)
         ready = f"{models} model{'' if models == 1 else 's'}" if models else "not reached yet"
         print(f"serving on {facade.address} ({facade.backend_name}, {ready})", flush=True)
+        if facade.metrics_address:
+            print(f"metrics on http://{facade.metrics_address}/metrics", flush=True)
         await asyncio.Event().wait()
 
 

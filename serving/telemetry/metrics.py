@@ -84,6 +84,7 @@ class Metrics(Observer):
         self._item_failed = counter("saaa_item_failures", "Items that a model refused or failed on.", *_WORK, "reason")
         self._stage = histogram("saaa_stage_seconds", "Seconds that a stage of a request took.", "stage")
         self._cache = counter("saaa_cache_requests", "Requests that asked the cache, by what it had.", "outcome")
+        self._unwritten = counter("saaa_journal_lost", "Lines of the journal that could not be written.")
 
     def began(self, call: Call) -> None:
         """A call began."""
@@ -96,6 +97,10 @@ class Metrics(Observer):
         self._seconds.labels(*labels).observe(seconds)
         self._received.labels(*labels).inc(call.received)
         self._sent.labels(*labels).inc(call.sent)
+
+    def journal_lost(self) -> None:
+        """A line of the journal could not be written; from any thread."""
+        self._unwritten.inc()
 
     def waiting(self, key: BatchKey, change: int) -> None:
         """See `Observer`."""

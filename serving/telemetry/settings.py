@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from saaa.errors import OptionInvalid
@@ -27,9 +28,17 @@ class TelemetrySettings:
     """How log lines look: for people, or one JSON object each."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     """The least that is logged; "info" has a line for each call."""
+    journal: Path | None = None
+    """File of what was asked and answered, without pixels (`serving.journal`), of this facade alone; None has none."""
+    journal_max_bytes: int = 256 * 2**20
+    """The file is put aside before it grows beyond this, in bytes."""
+    journal_files: int = 16
+    """Most files put aside, at least 1; the oldest is deleted."""
 
     def __post_init__(self) -> None:
         _require(self.metrics_port is None or 0 <= self.metrics_port <= 65535, "metrics_port", "0 to 65535")
         _require(bool(self.metrics_host), "metrics_host", "an address such as 127.0.0.1")
+        _require(self.journal_max_bytes >= 1, "journal_max_bytes", "at least 1")
+        _require(self.journal_files >= 1, "journal_files", "at least 1")
         _require(self.log_format in ("text", "json"), "log_format", "text or json")
         _require(self.log_level in _LEVELS, "log_level", f"one of {', '.join(_LEVELS)}")
