@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
@@ -41,36 +42,45 @@ class Reconciler:
         self._stamp: tuple[int, ...] | None = None
         self._retries: dict[_Key, tuple[int, float]] = {}
         """Of what does not load: how often it was tried, and the event-loop time of the next attempt."""
+        self._leaving: _Key | None = None
+        """What is being unloaded: nobody is sent there, whatever the file says meanwhile."""
 
     async def __aenter__(self) -> Self:
-        """Compare once, so that the first request is sent right, then go on beside the service."""
-        await self.step()
-        self._task = asyncio.create_task(self._run())
+        """Send callers where the file says before the first one comes, then go on beside the service."""
+        self._read()
+        self._publish()
+        self._tasks = [asyncio.create_task(self._again(work)) for work in (self._follow, self._change)]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def step(self) -> None:
         """Compare once, and do all that can be done now."""
-        self._read()
-        if self._wanted is None:
-            return
-        self._publish(self._wanted)
-        for key, version in self._missing(self._wanted):
-            await self._load(key, version)
-        await self._let_go(self._wanted)
+        await self._follow()
+        await self._change()
 
-    async def _run(self) -> None:
+    async def _again(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do it again and again. What takes long (loading) and what must not wait for it have each their own turn."""
         while True:
-            await asyncio.sleep(self._interval_s)
             try:
-                await self.step()
+                await work()
             except Exception:
                 _log.exception("following %s failed", FILE_NAME)
+            await asyncio.sleep(self._interval_s)
+
+    async def _follow(self) -> None:
+        self._read()
+        self._publish()
+
+    async def _change(self) -> None:
+        while missing := self._missing():
+            await self._load(*missing)
+        await self._let_go()
 
     def _read(self) -> None:
         path = self._host.folder / FILE_NAME
@@ -94,15 +104,14 @@ class Reconciler:
         self._wanted = content
         self._retries.clear()
 
-    def _missing(self, wanted: ModelsFile) -> list[tuple[_Key, Version]]:
-        """What is to be loaded now. A version whose place another archive still holds comes later."""
+    def _missing(self) -> tuple[_Key, Version] | None:
+        """What is to be loaded next. A version whose place another archive still holds comes later."""
         now = asyncio.get_running_loop().time()
         loaded = self._host.loaded()
-        return [
-            (key, version)
-            for key, version in _versions(wanted).items()
-            if key not in loaded and now >= self._retries.get(key, (0, 0.0))[1]
-        ]
+        for key, version in self._versions().items():
+            if key not in loaded and now >= self._retries.get(key, (0, 0.0))[1]:
+                return key, version
+        return None
 
     async def _load(self, key: _Key, version: Version) -> None:
         folder = self._host.folder
@@ -118,13 +127,15 @@ class Reconciler:
             self._retries.pop(key, None)
             _log.warning("%s %s is loaded", *key)
 
-    def _publish(self, wanted: ModelsFile) -> None:
+    def _publish(self) -> None:
         """Send callers where the file says, as far as that can answer; else where they went before."""
+        if self._wanted is None:
+            return
         before = self._catalog.routes
         if before is None:
             before = self._implied()
         routes = {}
-        for name, entry in wanted.models.items():
+        for name, entry in self._wanted.models.items():
             route = self._route(name, entry, before.get(name))
             if route is not None:
                 routes[name] = route
@@ -144,7 +155,11 @@ class Reconciler:
 
     def _route(self, name: str, entry: Entry, before: Route | None) -> Route | None:
         loaded = self._host.loaded()
-        held = {version for version, listed in entry.versions.items() if loaded.get((name, version)) == listed.digest}
+        held = {
+            version
+            for version, listed in entry.versions.items()
+            if loaded.get((name, version)) == listed.digest and (name, version) != self._leaving
+        }
         known = before.versions if before else frozenset()
         able = frozenset(v for v in held if v in known or (name, v) in self._catalog.ready)
         default = entry.default
@@ -156,23 +171,28 @@ class Reconciler:
         canary = entry.canary if entry.canary in able and entry.canary != default else ""
         return Route(versions=able | {default}, default=default, canary=canary, share=entry.share if canary else 0.0)
 
-    async def _let_go(self, wanted: ModelsFile) -> None:
+    async def _let_go(self) -> None:
         """Unload what is neither listed nor reached, once the last request that holds it has its answer."""
-        listed = {key: version.digest for key, version in _versions(wanted).items()}
-        reached = {(name, v) for name, route in (self._catalog.routes or {}).items() for v in route.versions}
+        if self._catalog.routes is None:
+            return
+        listed = {key: version.digest for key, version in self._versions().items()}
+        reached = {(name, v) for name, route in self._catalog.routes.items() for v in route.versions}
         for key, digest in dict(self._host.loaded()).items():
             if listed.get(key) == digest or key in reached or self._catalog.in_use(*key):
                 continue
+            self._leaving = key
             try:
                 await self._host.unload(*key)
             except SaaaError as error:
                 _log.error("%s %s is not unloaded yet: %s", *key, error.message)
             else:
                 _log.warning("%s %s is unloaded", *key)
+            finally:
+                self._leaving = None
 
-
-def _versions(wanted: ModelsFile) -> dict[_Key, Version]:
-    return {(name, v): version for name, entry in wanted.models.items() for v, version in entry.versions.items()}
+    def _versions(self) -> dict[_Key, Version]:
+        models = self._wanted.models if self._wanted else {}
+        return {(name, v): version for name, entry in models.items() for v, version in entry.versions.items()}
 
 
 def _told(route: Route) -> str:

@@ -93,7 +93,12 @@ class Care:
         return frozenset(key for key, state in self._states.items() if state.open)
 
     async def describe(self) -> tuple[ModelInfo, ...]:
-        """See `Backend`."""
+        """See `Backend`. Models that are held here are asked once: who computes need not be disturbed again."""
+        if self._host is not None:
+            held = self._host.loaded()
+            known = [state.info for key in held if (state := self._states[key]).info is not None]
+            if {(info.name, info.version): info.digest for info in known if info is not None} == held:
+                return tuple(info for info in known if info is not None)
         infos = await self._backend.describe()
         for info in infos:
             self._states[info.name, info.version].info = info

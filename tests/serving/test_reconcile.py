@@ -252,6 +252,31 @@ async def test_what_cannot_be_unloaded_now_is_unloaded_later(world: World) -> No
     assert world.host.said == ["-1"]
 
 
+async def test_a_change_of_mind_while_it_unloads_sends_nobody_there_until_it_is_loaded_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.start("1", "2")
+    begun, go_on, unloads = asyncio.Event(), asyncio.Event(), world.host.unload
+
+    async def slowly(name: str, version: str) -> None:
+        begun.set()
+        await go_on.wait()
+        await unloads(name, version)
+
+    monkeypatch.setattr(world.host, "unload", slowly)
+    async with world.reconciler, asyncio.timeout(10):
+        unload(world.folder, M, "1")
+        await begun.wait()
+        rollback(world.folder, M)
+        promote(world.folder, M, "1")
+        await asyncio.sleep(0.1)
+        assert world.gets() == "2"
+        go_on.set()
+        while world.gets() != "1":
+            await asyncio.sleep(0.01)
+    assert world.host.said == ["-1", "+1"]
+
+
 async def test_it_follows_by_itself_and_survives_surprises(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.start("1", "2")
     surprises = [RuntimeError("surprise")]
