@@ -74,7 +74,8 @@ class AsyncClient:
         # Reading the picture from disk must not hold up the loop.
         request = await asyncio.to_thread(analyze_request, image, graph, options)
         if must_upload(request):
-            response = (await self._call(self._stub.AnalyzeUpload, upload_pieces(request), timeout)).response
+            pieces = await asyncio.to_thread(upload_pieces, request)
+            response = (await self._call(self._stub.AnalyzeUpload, pieces, timeout)).response
         else:
             response = await self._call(self._stub.Analyze, request, timeout)
         return convert.analysis(response)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from itertools import chain
 
 from saaa.v1 import analysis_pb2 as pb
 
@@ -18,11 +19,16 @@ def must_upload(request: pb.AnalyzeRequest) -> bool:
 
 
 def upload_pieces(request: pb.AnalyzeRequest) -> Iterator[pb.AnalyzeUploadRequest]:
-    """The header, then the image in chunks; the request's image is taken out of it."""
+    """The header, then the image in chunks; the request's image is taken out of it.
+
+    The digest is made here, and not when the pieces are taken: on a thread that has the time.
+    """
     image = request.image
     request.ClearField("image")
-    digest = hashlib.sha256(image).hexdigest()
-    header = pb.UploadHeader(request=request, size_bytes=len(image), sha256=digest)
-    yield pb.AnalyzeUploadRequest(header=header)
+    header = pb.UploadHeader(request=request, size_bytes=len(image), sha256=hashlib.sha256(image).hexdigest())
+    return chain([pb.AnalyzeUploadRequest(header=header)], _chunks(image))
+
+
+def _chunks(image: bytes) -> Iterator[pb.AnalyzeUploadRequest]:
     for place in range(0, len(image), CHUNK_BYTES):
         yield pb.AnalyzeUploadRequest(chunk=image[place : place + CHUNK_BYTES])
