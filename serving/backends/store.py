@@ -7,7 +7,7 @@ from pathlib import Path
 from saaa import archive
 from saaa.errors import ArchiveError, OptionInvalid, StartFailed
 from saaa.work import ModelInfo
-from serving.models_file import Version, read
+from serving.models_file import FILE_NAME, Version, read
 
 
 def find_archives(folder: Path | str) -> tuple[tuple[Path, ModelInfo], ...]:
@@ -36,6 +36,8 @@ def find_archives(folder: Path | str) -> tuple[tuple[Path, ModelInfo], ...]:
             )
     except ArchiveError as error:
         raise StartFailed(f"Cannot serve {error.message}") from error
+    if not found and listed is not None:
+        raise StartFailed(f"{folder / FILE_NAME} lists no model; `saaa models load` adds one.")
     if not found:
         raise StartFailed(f"The model folder {folder} holds no .mar archive; `saaa-train archive` makes them.")
     seen: dict[tuple[str, str], Path] = {}

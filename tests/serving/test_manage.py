@@ -114,6 +114,16 @@ def test_digests_are_checked_before_anything_is_loaded(folder: Path) -> None:
         find_archives(folder)
 
 
+def test_a_file_that_lists_nothing_or_is_wrong_is_said_at_the_start(folder: Path) -> None:
+    unload(folder, "m")
+    unload(folder, "other")
+    with pytest.raises(StartFailed, match="lists no model"):
+        find_archives(folder)
+    (folder / FILE_NAME).write_text("format: 2\nmodels: {}")
+    with pytest.raises(StartFailed, match="format 1, not 2"):
+        find_archives(folder)
+
+
 def test_the_command_says_what_is_served(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert manage.run_edit("promote", "m:1", folder, share=0.25, pin=False) == 0
     lines = capsys.readouterr().out.splitlines()
