@@ -1,8 +1,9 @@
-"""The lane by itself, in front of a backend function that the test holds in its hand."""
+"""The lane by itself, in front of a backend function that the test holds in its hand, in virtual time."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 
 import numpy as np
@@ -12,16 +13,22 @@ from saaa.errors import BackendFailed, BackendUnavailable, DeadlineExceeded, Lan
 from saaa.work import ExplainOptions, ItemError, ItemResult, Work, WorkBatch, WorkItem
 from serving.lanes import BatchKey, Lane
 from serving.settings import LaneSettings
+from tests.serving.virtual_time import in_virtual_time
 
 KEY = BatchKey(model="m", version="1", work=Work.PREDICT)
 
 
 class Bench:
-    """A backend function: each batch waits for `gate`, takes its time, and answers the mean of the pixels."""
+    """A backend function: each batch waits for `gate`, takes its time, and answers the mean of the pixels.
 
-    def __init__(self, seconds: float = 0.0, per_item: float = 0.0) -> None:
+    Times scatter evenly by up to `jitter` as a part of them.
+    """
+
+    def __init__(self, seconds: float = 0.0, per_item: float = 0.0, *, jitter: float = 0.0) -> None:
         self.seconds = seconds
         self.per_item = per_item
+        self.jitter = jitter
+        self.random = random.Random(0)
         self.gate = asyncio.Event()
         self.gate.set()
         self.batches: list[WorkBatch] = []
@@ -34,7 +41,8 @@ class Bench:
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             await self.gate.wait()
-            await asyncio.sleep(self.seconds + self.per_item * len(batch.items))
+            factor = 1 + self.jitter * self.random.uniform(-1, 1)
+            await asyncio.sleep(factor * (self.seconds + self.per_item * len(batch.items)))
         finally:
             self.at_once -= 1
         return [answer(pixels) for pixels in batch.pixels]
@@ -75,6 +83,7 @@ def value_of(result: ItemResult) -> float:
     return float(result.probabilities[0])
 
 
+@in_virtual_time
 async def test_lone_request_goes_at_once() -> None:
     bench = Bench()
     lane = Lane(bench.run, LaneSettings())
@@ -84,6 +93,7 @@ async def test_lone_request_goes_at_once() -> None:
     assert bench.sizes == [1]
 
 
+@in_virtual_time
 async def test_gathers_while_busy_and_gives_everyone_his_own_answer() -> None:
     bench = Bench()
     bench.gate.clear()
@@ -98,6 +108,7 @@ async def test_gathers_while_busy_and_gives_everyone_his_own_answer() -> None:
     assert bench.sizes == [1, 4, 2]
 
 
+@in_virtual_time
 async def test_batches_in_flight_are_capped() -> None:
     bench = Bench(0.005)
     lane = Lane(bench.run, LaneSettings(max_batch=1, max_in_flight=3))
@@ -106,6 +117,7 @@ async def test_batches_in_flight_are_capped() -> None:
     assert (lane.waiting, lane.in_flight) == (0, 0)
 
 
+@in_virtual_time
 async def test_only_equal_keys_share_a_batch_and_keys_take_turns() -> None:
     bench = Bench()
     bench.gate.clear()
@@ -126,6 +138,7 @@ async def test_only_equal_keys_share_a_batch_and_keys_take_turns() -> None:
     assert bench.batches[2].explain == other.explain
 
 
+@in_virtual_time
 async def test_bad_item_leaves_the_others_alone() -> None:
     bench = Bench()
     lane = Lane(bench.run, LaneSettings())
@@ -135,6 +148,7 @@ async def test_bad_item_leaves_the_others_alone() -> None:
     assert bad.error is not None
 
 
+@in_virtual_time
 async def test_expired_work_is_not_computed() -> None:
     bench = Bench()
     bench.gate.clear()
@@ -151,6 +165,7 @@ async def test_expired_work_is_not_computed() -> None:
     assert bench.sizes == [1]
 
 
+@in_virtual_time
 async def test_work_of_callers_who_left_is_not_computed() -> None:
     bench = Bench()
     bench.gate.clear()
@@ -167,6 +182,7 @@ async def test_work_of_callers_who_left_is_not_computed() -> None:
     assert bench.sizes == [1, 1]
 
 
+@in_virtual_time
 async def test_place_at_the_backend_is_held_while_it_computes_for_nobody() -> None:
     bench = Bench()
     bench.gate.clear()
@@ -181,6 +197,7 @@ async def test_place_at_the_backend_is_held_while_it_computes_for_nobody() -> No
     assert value_of(await second) == 5
 
 
+@in_virtual_time
 async def test_refuses_at_once_what_cannot_be_ready_in_time() -> None:
     bench = Bench(0.1)
     lane = Lane(bench.run, LaneSettings(max_batch=1, first_estimate_s=0.1))
@@ -195,11 +212,13 @@ async def test_refuses_at_once_what_cannot_be_ready_in_time() -> None:
     await asyncio.gather(*running)
 
 
-async def test_goodput_under_overload_is_near_capacity_and_nothing_is_late() -> None:
-    bench = Bench(0.02)
+@in_virtual_time
+@pytest.mark.parametrize("jitter", [0.0, 0.3])
+async def test_goodput_under_overload_is_near_capacity_and_nothing_is_computed_in_vain(jitter: float) -> None:
+    bench = Bench(0.02, jitter=jitter)
     lane = Lane(bench.run, LaneSettings(max_batch=1, first_estimate_s=0.02))
     loop = asyncio.get_running_loop()
-    end, outcomes = loop.time() + 1.0, []
+    end, outcomes = loop.time() + 4.0, []
     while loop.time() < end:
         outcomes += [ask(lane, within=0.2) for _ in range(5)]
         await asyncio.sleep(0.02)
@@ -208,11 +227,13 @@ async def test_goodput_under_overload_is_near_capacity_and_nothing_is_late() -> 
     refused = sum(isinstance(result, LaneFull) for result in done)
     expired = sum(isinstance(result, DeadlineExceeded) for result in done)
     assert answered + refused + expired == len(done)
-    assert answered >= 30
-    assert expired <= 0.1 * answered
+    # The capacity is 200; 1000 are asked.
+    assert answered >= 195
+    assert expired <= 2
     assert len(bench.batches) - answered <= 2
 
 
+@in_virtual_time
 async def test_idle_lane_tries_whatever_its_estimate_says() -> None:
     bench = Bench(0.3)
     lane = Lane(bench.run, LaneSettings(first_estimate_s=0.1))
@@ -224,6 +245,7 @@ async def test_idle_lane_tries_whatever_its_estimate_says() -> None:
     assert lane.estimate(KEY) < 0.1
 
 
+@in_virtual_time
 async def test_wait_is_bounded_without_a_deadline_too() -> None:
     bench = Bench()
     bench.gate.clear()
@@ -236,6 +258,7 @@ async def test_wait_is_bounded_without_a_deadline_too() -> None:
     await asyncio.gather(*running)
 
 
+@in_virtual_time
 async def test_number_waiting_is_bounded() -> None:
     bench = Bench()
     bench.gate.clear()
@@ -250,6 +273,7 @@ async def test_number_waiting_is_bounded() -> None:
     await asyncio.gather(*running)
 
 
+@in_virtual_time
 async def test_long_batches_stay_small() -> None:
     bench = Bench(per_item=0.03)
     lane = Lane(bench.run, LaneSettings(max_batch=8, max_batch_s=0.1, first_estimate_s=0.03))
@@ -257,6 +281,7 @@ async def test_long_batches_stay_small() -> None:
     assert max(bench.sizes) <= 3
 
 
+@in_virtual_time
 async def test_waiting_work_is_counted_not_waiting_items() -> None:
     bench = Bench()
     bench.gate.clear()
@@ -276,6 +301,7 @@ async def test_waiting_work_is_counted_not_waiting_items() -> None:
     assert (lane.waiting, lane.gathered) == (0, 0)
 
 
+@in_virtual_time
 async def test_estimates_are_a_line_in_work_and_bound_batches() -> None:
     bench = Bench()
     lane = Lane(bench.run, LaneSettings(max_batch=8, max_batch_s=0.5))
@@ -288,6 +314,7 @@ async def test_estimates_are_a_line_in_work_and_bound_batches() -> None:
     assert bench.sizes[3:] == [2, 2]
 
 
+@in_virtual_time
 async def test_batch_does_not_grow_past_its_tightest_deadline() -> None:
     bench = Bench(per_item=0.1)
     lane = Lane(bench.run, LaneSettings(max_batch=8, max_batch_s=10, first_estimate_s=0.1))
@@ -298,6 +325,7 @@ async def test_batch_does_not_grow_past_its_tightest_deadline() -> None:
     assert bench.sizes[:2] in ([1, 2], [1, 3])
 
 
+@in_virtual_time
 async def test_passed_deadline_is_told_at_admission() -> None:
     lane = Lane(Bench().run, LaneSettings())
     with pytest.raises(DeadlineExceeded):
@@ -305,6 +333,7 @@ async def test_passed_deadline_is_told_at_admission() -> None:
 
 
 @pytest.mark.parametrize("failure", [BackendUnavailable("gone"), ValueError("bug")])
+@in_virtual_time
 async def test_failed_batch_fails_its_items_and_the_lane_goes_on(failure: Exception) -> None:
     bench = Bench()
     run = bench.run
@@ -322,6 +351,7 @@ async def test_failed_batch_fails_its_items_and_the_lane_goes_on(failure: Except
     assert value_of(await ask(lane, 4)) == 4
 
 
+@in_virtual_time
 async def test_wrong_number_of_answers_is_a_backend_failure() -> None:
     async def forgetful(batch: WorkBatch, *, timeout: float) -> list[ItemResult]:
         return []
@@ -330,6 +360,7 @@ async def test_wrong_number_of_answers_is_a_backend_failure() -> None:
         await ask(Lane(forgetful, LaneSettings()))
 
 
+@in_virtual_time
 async def test_silent_backend_is_given_up() -> None:
     bench = Bench()
     bench.gate.clear()
@@ -339,6 +370,7 @@ async def test_silent_backend_is_given_up() -> None:
     assert lane.in_flight == 0
 
 
+@in_virtual_time
 async def test_place_that_is_never_used_is_given_back() -> None:
     lane = Lane(Bench().run, LaneSettings())
     with lane.admit(KEY, asyncio.get_running_loop().time() + 1):
@@ -346,6 +378,7 @@ async def test_place_that_is_never_used_is_given_back() -> None:
     assert lane.waiting == 0
 
 
+@in_virtual_time
 async def test_close_fails_what_waits() -> None:
     bench = Bench()
     bench.gate.clear()
