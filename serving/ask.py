@@ -18,6 +18,7 @@ from saaa.errors import BackendUnavailable, OptionInvalid
 from saaa.report import ReportEntry, write_report
 from saaa.report.attributions import faithfulness_note
 from serving.answers import Answers
+from serving.connection import Connection
 from serving.graph_files import Question, find_pictures, questions
 from serving.progress import Bar
 
@@ -42,7 +43,7 @@ class Outcome:
 
 def run_analyze(
     photos: Sequence[Path],
-    address: str,
+    service: Connection,
     *,
     graph: Path | None,
     out: Path | None,
@@ -54,7 +55,7 @@ def run_analyze(
 
     Args:
         photos: image files, and folders of them.
-        address: HOST:PORT of the service.
+        service: how to reach it.
         graph: see `saaa analyze --graph`.
         out: folder for the report; what it holds of an earlier run is not asked again.
         as_json: print the whole answers as JSON.
@@ -77,10 +78,10 @@ def run_analyze(
     # A folder's answers are in its files; nobody reads thousands of summaries.
     quiet = as_json or (out is not None and any(photo.is_dir() for photo in photos))
     with contextlib.ExitStack() as stack:
-        client = stack.enter_context(Client(address, timeout=timeout))
-        models = reach(client, address)
+        client = stack.enter_context(service.client(timeout))
+        models = reach(client, service.address)
         answers = stack.enter_context(Answers(out, options, models)) if out is not None else None
-        outcomes = _ask_all(client, address, asked, options, timeout, answers, quiet=quiet)
+        outcomes = _ask_all(client, service.address, asked, options, timeout, answers, quiet=quiet)
     if as_json:
         print(json.dumps(_document(outcomes), indent=2, ensure_ascii=False))
     if out is not None:
@@ -169,14 +170,14 @@ def word_places(words: Sequence[str]) -> Sequence[int] | Literal["all"]:
     return [int(word) for word in words]
 
 
-def run_models(address: str, *, as_json: bool) -> int:
+def run_models(service: Connection, *, as_json: bool) -> int:
     """List what a service serves.
 
     Raises:
         BackendUnavailable: the service cannot be reached.
     """
-    with Client(address, timeout=30) as client:
-        models = reach(client, address)
+    with service.client(30) as client:
+        models = reach(client, service.address)
     if as_json:
         print(json.dumps([asdict(model) for model in models], indent=2, ensure_ascii=False))
         return 0

@@ -1,5 +1,5 @@
 """The command line: `saaa up`, `saaa serve`, `saaa analyze`, `saaa compare`, `saaa models`, `saaa ratings`,
-`saaa audit`.
+`saaa tokens`, `saaa audit`.
 
 Exit codes: 0 done; 1 an item failed; 2 wrong usage, or the service cannot start or be reached. What a command needs is
 imported when it runs, so that `saaa --help` is quick.
@@ -17,8 +17,10 @@ from typing import Annotated, Literal
 import tyro
 
 from saaa.errors import OptionInvalid, SaaaError
+from serving.connection import Connection
 
-DEFAULT_ADDRESS = "127.0.0.1:50051"
+Service = Annotated[Connection, tyro.conf.arg(name="")]
+HERE = Connection()
 
 DONE, FAILED, UNUSABLE = 0, 1, 2
 
@@ -36,7 +38,7 @@ def serve() -> int:
 def analyze(
     photos: Annotated[tuple[Path, ...], tyro.conf.Positional],
     *,
-    address: str = DEFAULT_ADDRESS,
+    service: Service = HERE,
     graph: Path | None = None,
     out: Path | None = None,
     json: bool = False,
@@ -70,7 +72,7 @@ def analyze(
 
     Args:
         photos: image files, and folders of them.
-        address: HOST:PORT of the service.
+        service: how to reach it.
         graph: scene graphs as region JSON: one region, regions by id, either of them by photo file name, or a folder
             with one such file a photo (PHOTO.json). Unless given, the service proposes graphs.
         out: folder for a JSON file a photo, overlays, drawn graphs and report.html. What was answered is kept in
@@ -131,13 +133,13 @@ def analyze(
         "classifier": classifier,
         "captioner": captioner,
     }
-    return run_analyze(photos, address, graph=graph, out=out, as_json=json, timeout=timeout, options=options)
+    return run_analyze(photos, service, graph=graph, out=out, as_json=json, timeout=timeout, options=options)
 
 
 def compare(
     photo: Annotated[Path, tyro.conf.Positional],
     *,
-    address: str = DEFAULT_ADDRESS,
+    service: Service = HERE,
     models: tuple[str, ...] = (),
     classes: tuple[str, ...] = (),
     graph: Path | None = None,
@@ -156,7 +158,7 @@ def compare(
 
     Args:
         photo: an image file.
-        address: HOST:PORT of the service.
+        service: how to reach it.
         models: NAME for all its versions, or NAME:VERSION; differences are to the first. All classifiers unless given.
         classes: classes whose maps are shown, by name; the most probable one of each model unless given.
         graph: a scene graph as region JSON: then the score of each of its nodes is compared too.
@@ -184,7 +186,7 @@ def compare(
     }
     return run_compare(
         photo,
-        address,
+        service,
         models=models,
         classes=classes,
         graph=graph,
@@ -203,7 +205,7 @@ def models(
     models: Path | None = None,
     share: float | None = None,
     pin: bool = False,
-    address: str = DEFAULT_ADDRESS,
+    service: Service = HERE,
     json: bool = False,
 ) -> int:
     """List the models of a running service, or change what is served from a folder while it runs.
@@ -220,7 +222,7 @@ def models(
         models: the folder of archives to change.
         share: with promote: only this share of the requests that name no version, above 0 and below 1.
         pin: with load: callers were promised this version, unload refuses it.
-        address: with list: HOST:PORT of the service.
+        service: with list: how to reach it.
         json: with list: print everything that is known of them as JSON.
     """
     if action == "list":
@@ -228,7 +230,7 @@ def models(
             raise OptionInvalid("A list is asked of a running service (--address); say what to do with it otherwise.")
         from serving.ask import run_models
 
-        return run_models(address, as_json=json)
+        return run_models(service, as_json=json)
     if models is None:
         raise OptionInvalid(f"Name the folder of archives: saaa models {action} ... --models FOLDER.", field="models")
     if (share is not None and action != "promote") or (pin and action != "load"):
@@ -284,6 +286,38 @@ def audit(
     return run_audit(request_id, journal, models, image)
 
 
+def tokens(
+    action: Annotated[Literal["create", "list", "revoke"], tyro.conf.Positional],
+    file: Annotated[Path, tyro.conf.Positional],
+    *,
+    name: str | None = None,
+    scopes: tuple[Literal["analyze", "feedback", "models", "metrics"], ...] = ("analyze",),
+    days: float | None = 90.0,
+    id: str | None = None,
+) -> int:
+    """Make, list or revoke the API tokens of a service; it may be running.
+
+    Args:
+        action: "create" writes a new token, and it alone, to standard output: it is kept nowhere else.
+        file: the token file that `saaa up --tokens` names; "create" makes it when absent.
+        name: with create: whose the token is.
+        scopes: with create: what it may do.
+        days: with create: how long it lasts; None until it is revoked.
+        id: with revoke: the token, by its id in the list.
+    """
+    from serving.security import tokens_cli
+
+    if (action == "create") != (name is not None) or (action == "revoke") != (id is not None):
+        raise OptionInvalid("Give --name to create a token, --id to revoke one, neither to list them.")
+    if name is not None:
+        tokens_cli.create(file, name, scopes, days)
+    elif id is not None:
+        tokens_cli.revoke(file, id)
+    else:
+        tokens_cli.show(file)
+    return DONE
+
+
 COMMANDS: dict[str, Callable[..., int]] = {
     "up": up,
     "serve": serve,
@@ -291,6 +325,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "compare": compare,
     "models": models,
     "ratings": ratings,
+    "tokens": tokens,
     "audit": audit,
 }
 

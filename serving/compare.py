@@ -16,6 +16,7 @@ from saaa.errors import ImageRejected, OptionInvalid
 from saaa.images import decode
 from saaa.report.comparison import Answer, compared, comparison_page, difference, points, titles
 from serving.ask import Failure, ask, reach
+from serving.connection import Connection
 from serving.graph_files import Question, questions
 
 MAPS_SHOWN = 4
@@ -26,7 +27,7 @@ _MOST_CLASSES = 1000
 
 def run_compare(
     photo: Path,
-    address: str,
+    service: Connection,
     *,
     models: Sequence[str],
     classes: Sequence[str],
@@ -41,7 +42,7 @@ def run_compare(
 
     Args:
         photo: an image file.
-        address: HOST:PORT of the service.
+        service: how to reach it.
         models: NAME (all its versions) or NAME:VERSION, the first being what the others are compared with; all
             classifiers when empty.
         classes: whose maps to show; each model's most probable one when empty.
@@ -66,8 +67,8 @@ def run_compare(
     [question, *others] = questions(photo, graph, photos=1)
     if others:
         raise OptionInvalid(f"{graph} holds several regions of {photo.name}; give a file with one.", field="graph")
-    with Client(address, timeout=timeout) as client:
-        chosen = _chosen(reach(client, address), models)
+    with service.client(timeout) as client:
+        chosen = _chosen(reach(client, service.address), models)
         answers = [_predictions(client, question, model) for model in chosen]
         targets = _targets(answers, classes)
         answers = [_maps(client, question, answer, targets, options) for answer in answers]
