@@ -15,7 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from saaa import archive
 from saaa.errors import (
+    ArchiveError,
     BackendUnavailable,
     DeadlineExceeded,
     OptionInvalid,
@@ -138,7 +140,7 @@ class TorchServeProcess:
         """
         java = await asyncio.to_thread(find_java)
         torchserve_home()
-        await asyncio.to_thread(find_archives, self.models_dir)
+        self.models = dict(await asyncio.to_thread(find_archives, self.models_dir))
         root = Path(tempfile.gettempdir())
         for folder in await asyncio.to_thread(guard.sweep, root):
             _log.warning("removed %s, which a TorchServe owner that died had left", folder)
@@ -212,13 +214,7 @@ class TorchServeProcess:
     async def _start_once(self) -> None:
         launch = self.launched
         self._progress("starting TorchServe")
-        # Looked up at every start: what is in the folder may have changed since.
-        try:
-            self.models = dict(await asyncio.to_thread(find_archives, self.models_dir))
-        except StartFailed as error:
-            if not self.models:
-                raise
-            _log.error("%s; TorchServe starts with what it served before", error)
+        self.models = await asyncio.to_thread(self._models_to_start)
         launch.prepare(list(self.models))
         with launch.logs()[0].open("wb") as log:
             self._java = subprocess.Popen(
@@ -238,6 +234,14 @@ class TorchServeProcess:
             raise StartFailed(
                 f"TorchServe was not ready after {self.options.start_timeout_s:g} s: {launch.failure()}"
             ) from None
+
+    def _models_to_start(self) -> dict[Path, ModelInfo]:
+        """What was served before, as far as the archives are what they were: that is known to load, whatever else the
+        folder holds or lists by now."""
+        kept = {path: info for path, info in self.models.items() if _is(path, info)}
+        for path in self.models.keys() - kept.keys():
+            _log.error("TorchServe starts without %s, which is gone or another archive now", path)
+        return kept or dict(find_archives(self.models_dir))
 
     async def _wait_until_ready(self, backend: TorchServeBackend) -> None:
         """Wait for the ports, for all workers, and for an answer of every model."""
@@ -320,6 +324,13 @@ class TorchServeProcess:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _is(path: Path, info: ModelInfo) -> bool:
+    try:
+        return archive.info(path).digest == info.digest
+    except ArchiveError:
+        return False
 
 
 def _start_guard(folder: Path) -> subprocess.Popen[bytes]:
