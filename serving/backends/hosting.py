@@ -34,12 +34,15 @@ class TorchServeHost:
 
     def loaded(self) -> dict[tuple[str, str], str]:
         """See `ModelHost`."""
-        return {(info.name, info.version): info.digest for info in self._process.models.values()}
+        return {(info.name, info.version): info.digest for _, info in self._process.models}
 
     async def load(self, path: Path, info: ModelInfo) -> None:
         """See `ModelHost`."""
         link = self._process.launched.link(path, f"{info.digest}.mar")
         async with self._process.backend() as backend:
+            if any((state.name, state.version) == (info.name, info.version) for state in await backend.states()):
+                # Left by a load that was given up.
+                await backend.unregister(info.name, info.version)
             try:
                 await backend.register(
                     link.name, self._process.workers(info), timeout=self._process.options.start_timeout_s
@@ -58,16 +61,17 @@ class TorchServeHost:
                     await backend.unregister(info.name, info.version)
                 link.unlink(missing_ok=True)
                 raise
-        self._process.models[path] = info
+        self._process.models.append((path, info))
 
     async def unload(self, name: str, version: str) -> None:
         """See `ModelHost`."""
         async with self._process.backend() as backend:
             with contextlib.suppress(ModelNotFound):
                 await backend.unregister(name, version)
-        self._process.models = {
-            p: info for p, info in self._process.models.items() if (info.name, info.version) != (name, version)
-        }
+        for path, info in tuple(self._process.models):
+            if (info.name, info.version) == (name, version):
+                self._process.models.remove((path, info))
+                (self._process.launched.folder / "store" / f"{info.digest}.mar").unlink(missing_ok=True)
 
     async def restart(self, name: str, version: str) -> None:
         """See `ModelHost`. TorchServe starts a worker again as soon as it is gone."""

@@ -99,8 +99,8 @@ class TorchServeProcess:
         self.options = options or TorchServeOptions()
         """How it is run."""
         self._progress = progress
-        self.models: dict[Path, ModelInfo] = {}
-        """What it serves, by archive; `serving.backends.hosting` changes it."""
+        self.models: list[tuple[Path, ModelInfo]] = []
+        """What it serves, with the archives; `serving.backends.hosting` changes it."""
         self._launch: Launch | None = None
         self._java: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
@@ -140,7 +140,7 @@ class TorchServeProcess:
         """
         java = await asyncio.to_thread(find_java)
         torchserve_home()
-        self.models = dict(await asyncio.to_thread(find_archives, self.models_dir))
+        self.models = list(await asyncio.to_thread(find_archives, self.models_dir))
         root = Path(tempfile.gettempdir())
         for folder in await asyncio.to_thread(guard.sweep, root):
             _log.warning("removed %s, which a TorchServe owner that died had left", folder)
@@ -215,7 +215,7 @@ class TorchServeProcess:
         launch = self.launched
         self._progress("starting TorchServe")
         self.models = await asyncio.to_thread(self._models_to_start)
-        launch.prepare(list(self.models))
+        launch.prepare([path for path, _ in self.models])
         with launch.logs()[0].open("wb") as log:
             self._java = subprocess.Popen(
                 launch.command(),
@@ -235,17 +235,17 @@ class TorchServeProcess:
                 f"TorchServe was not ready after {self.options.start_timeout_s:g} s: {launch.failure()}"
             ) from None
 
-    def _models_to_start(self) -> dict[Path, ModelInfo]:
+    def _models_to_start(self) -> list[tuple[Path, ModelInfo]]:
         """What was served before, as far as the archives are what they were: that is known to load, whatever else the
         folder holds or lists by now."""
-        kept = {path: info for path, info in self.models.items() if _is(path, info)}
-        for path in self.models.keys() - kept.keys():
-            _log.error("TorchServe starts without %s, which is gone or another archive now", path)
-        return kept or dict(find_archives(self.models_dir))
+        kept = [(path, info) for path, info in self.models if _is(path, info)]
+        if len(kept) < len(self.models):
+            _log.error("TorchServe starts without %d archives, which are gone or changed", len(self.models) - len(kept))
+        return kept or list(find_archives(self.models_dir))
 
     async def _wait_until_ready(self, backend: TorchServeBackend) -> None:
         """Wait for the ports, for all workers, and for an answer of every model."""
-        wanted = {(info.name, info.version): self.workers(info) for info in self.models.values()}
+        wanted = {(info.name, info.version): self.workers(info) for _, info in self.models}
         asked: set[tuple[str, str]] = set()
         told = ""
         while True:
@@ -269,7 +269,7 @@ class TorchServeProcess:
             if ready == sum(wanted.values()):
                 break
         served = {(info.name, info.version): info.digest for info in await backend.describe()}
-        for info in self.models.values():
+        for _, info in self.models:
             if served.get((info.name, info.version)) != info.digest:
                 raise StartFailed(f"TorchServe's {info.name} {info.version} is not the archive that it was given.")
         self._progress("TorchServe is ready")
