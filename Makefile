@@ -4,10 +4,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 UV     := 0.13.9
+PIP_AUDIT := 2.10.1
 DATA   ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow lint demo demo-photos bench generate lock clean
+.PHONY: help setup test test-slow lint audit demo demo-photos bench generate lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -28,6 +29,17 @@ lint: setup  ## ruff, mypy --strict, import directions
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy saaa serving
 	$(BIN)/lint-imports
+
+# pip-audit itself reports success when its service knows none of the packages, as behind a mirror of the index.
+audit: setup  ## known weaknesses of the locked packages, where a service that knows them can be reached
+	@mkdir -p build && rm -f build/audit.json
+	@$(BIN)/uv tool run pip-audit==$(PIP_AUDIT) --requirement requirements.lock --require-hashes --disable-pip \
+	  --progress-spinner off --format json --output build/audit.json > build/audit.log 2>&1; code=$$?; \
+	checked=$$(grep -o '"vulns":' build/audit.json 2> /dev/null | wc -l); \
+	skipped=$$(grep -o '"skip_reason":' build/audit.json 2> /dev/null | wc -l); \
+	if [ $$checked -eq 0 ]; then echo "audit: NOT DONE: no service that knows weaknesses was reached (build/audit.log)"; \
+	elif [ $$code -ne 0 ]; then cat build/audit.log; echo "audit: details in build/audit.json"; exit 1; \
+	else echo "audit: $$checked packages have no known weakness; $$skipped are unknown to the service"; fi
 
 test: lint  ## lint, then the default test suite
 	$(BIN)/pytest -m "not slow"
