@@ -74,7 +74,8 @@ class TorchServeHost:
                 (self._process.launched.folder / "store" / f"{info.digest}.mar").unlink(missing_ok=True)
 
     async def restart(self, name: str, version: str) -> None:
-        """See `ModelHost`. TorchServe starts a worker again as soon as it is gone."""
+        """See `ModelHost`. TorchServe starts a worker again as soon as it is gone; one that is just being started is
+        left alone."""
         async with self._process.backend() as backend:
             try:
                 states = await backend.states()

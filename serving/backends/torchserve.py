@@ -79,7 +79,7 @@ class ModelState:
     ready: int
     """Workers that can compute."""
     pids: tuple[int, ...] = ()
-    """Process ids of the workers, on TorchServe's machine."""
+    """Process ids of the workers that are ready, on TorchServe's machine."""
 
 
 class TorchServeBackend:
@@ -207,16 +207,19 @@ class TorchServeBackend:
         answer: list[dict[str, Any]] = json.loads(
             (await self._management.DescribeModel(request, timeout=_MANAGEMENT_S)).msg
         )
-        return [
-            ModelState(
-                name=model["modelName"],
-                version=model["modelVersion"],
-                workers=len(model["workers"]),
-                ready=sum(worker["status"] == "READY" for worker in model["workers"]),
-                pids=tuple(int(worker["pid"]) for worker in model["workers"] if int(worker.get("pid", 0)) > 0),
+        states = []
+        for model in answer:
+            ready = [worker for worker in model["workers"] if worker["status"] == "READY"]
+            states.append(
+                ModelState(
+                    name=model["modelName"],
+                    version=model["modelVersion"],
+                    workers=len(model["workers"]),
+                    ready=len(ready),
+                    pids=tuple(int(worker["pid"]) for worker in ready if int(worker.get("pid", 0)) > 0),
+                )
             )
-            for model in answer
-        ]
+        return states
 
     async def _described(self, state: ModelState) -> ModelInfo | None:
         key = (state.name, state.version)
