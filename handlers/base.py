@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from handlers.traces import traced
 from saaa import images, wire
 from saaa.errors import ImageRejected, InvalidInput, SaaaError
 from saaa.images import Geometry
@@ -72,7 +73,8 @@ class Handler(ABC):
             batch = wire.unpack_batch(form[wire.HEADER_KEY], form[wire.PIXELS_KEY])
             if batch is None:
                 return wire.pack_description(self.executor.info)
-            return wire.pack_results(self.executor.run(batch))
+            with traced(form[wire.HEADER_KEY], batch):
+                return wire.pack_results(self.executor.run(batch))
         except Exception as error:
             return wire.pack_failure(item_error(error))
 

@@ -52,8 +52,12 @@ _EXPLAIN = tuple(field.name for field in dataclasses.fields(ExplainOptions))
 _FLOAT = np.dtype("<f4")
 
 
-def pack_batch(batch: WorkBatch) -> tuple[bytes, bytes]:
+def pack_batch(batch: WorkBatch, *, trace: str = "") -> tuple[bytes, bytes]:
     """Give the header and the pixels of a batch.
+
+    Args:
+        batch: to be sent.
+        trace: W3C traceparent under which the handler traces its part; empty is none.
 
     Raises:
         InvalidInput: a number that is not one, or beyond 32 bits.
@@ -71,6 +75,7 @@ def pack_batch(batch: WorkBatch) -> tuple[bytes, bytes]:
             max_words=batch.caption.max_words or 0,
             length_penalty=batch.caption.length_penalty,
             sampling=_pack_sampling(batch.caption.sampling),
+            trace=trace,
         )
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"The batch holds a value that cannot be sent: {error}") from error
@@ -122,6 +127,16 @@ def unpack_batch(header: bytes | bytearray, pixels: bytes | bytearray) -> WorkBa
             sampling=_unpack_sampling(message.sampling) if message.HasField("sampling") else None,
         ),
     )
+
+
+def trace_of(header: bytes | bytearray) -> str:
+    """The W3C traceparent that a header brings; empty where it brings none or is no header."""
+    message = pb.Batch()
+    try:
+        message.ParseFromString(bytes(header))
+    except DecodeError:
+        return ""
+    return message.trace
 
 
 def pack_results(results: list[ItemResult]) -> bytes:

@@ -47,6 +47,11 @@ class Flight:
     """The context that each item was asked in: of its call."""
 
 
+BATCH_TRACE: contextvars.ContextVar[str] = contextvars.ContextVar("batch_trace", default="")
+"""W3C traceparent of the batch that is at the backend in this context; an observer that traces sets it on departure, a
+backend that can hands it on."""
+
+
 class Observer:
     """Is told what happens, on the event loop; this one does not care.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -35,6 +36,9 @@ def run_up(models: Path, settings: FacadeSettings, *, torchserve: TorchServeOpti
             not usable.
     """
     set_up_logs(settings.telemetry)
+    if settings.telemetry.traces is not None:
+        # The workers inherit it, and tell their part of the traces.
+        os.environ.setdefault("OTEL_EXPORTER_OTLP_ENDPOINT", settings.telemetry.traces)
     # Known now rather than after the models have been loaded.
     check_free(settings)
     check_security(settings.security)

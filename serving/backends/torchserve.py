@@ -24,6 +24,7 @@ from saaa.errors import (
 )
 from saaa.work import ItemResult, ModelInfo, WorkBatch
 from serving.backends.ts import inference_pb2, inference_pb2_grpc, management_pb2, management_pb2_grpc
+from serving.observer import BATCH_TRACE
 
 _MANAGEMENT_S = 5.0
 """Management calls are answered by Java alone, without any worker."""
@@ -152,7 +153,7 @@ class TorchServeBackend:
         Raises:
             InvalidInput: additionally, the batch is too large for one message.
         """
-        header, pixels = wire.pack_batch(batch)
+        header, pixels = wire.pack_batch(batch, trace=BATCH_TRACE.get())
         size = len(header) + len(pixels)
         if size > wire.MAX_MESSAGE_BYTES:
             raise InvalidInput(

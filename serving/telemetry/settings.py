@@ -34,11 +34,22 @@ class TelemetrySettings:
     """The file is put aside before it grows beyond this, in bytes."""
     journal_files: int = 16
     """Most files put aside, at least 1; the oldest is deleted."""
+    traces: str | None = None
+    """URL of an OpenTelemetry collector that takes OTLP over gRPC, such as http://127.0.0.1:4317; None traces nothing.
+    Needs the extra `traces`."""
+    traces_share: float = 1.0
+    """Share of the calls that are traced, 0 to 1; a caller that brings a trace of its own decides itself."""
 
     def __post_init__(self) -> None:
         _require(self.metrics_port is None or 0 <= self.metrics_port <= 65535, "metrics_port", "0 to 65535")
         _require(bool(self.metrics_host), "metrics_host", "an address such as 127.0.0.1")
         _require(self.journal_max_bytes >= 1, "journal_max_bytes", "at least 1")
         _require(self.journal_files >= 1, "journal_files", "at least 1")
+        _require(
+            self.traces is None or self.traces.startswith(("http://", "https://")),
+            "traces",
+            "a URL such as http://127.0.0.1:4317",
+        )
+        _require(0 <= self.traces_share <= 1, "traces_share", "0 to 1")
         _require(self.log_format in ("text", "json"), "log_format", "text or json")
         _require(self.log_level in _LEVELS, "log_level", f"one of {', '.join(_LEVELS)}")

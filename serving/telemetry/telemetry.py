@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from saaa.errors import StartFailed
 from serving.catalog import Catalog
 from serving.interceptors.base import CallInterceptor
 from serving.interceptors.logs import LogInterceptor
@@ -14,6 +16,9 @@ from serving.telemetry.endpoint import MetricsEndpoint
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.settings import TelemetrySettings
 
+if TYPE_CHECKING:
+    from serving.telemetry.traces import Traces
+
 
 class Telemetry:
     """What one facade tells its operators.
@@ -22,6 +27,9 @@ class Telemetry:
         settings: which parts.
         catalog: the served models.
         backend: what computes.
+
+    Raises:
+        StartFailed: OpenTelemetry is asked for and not installed.
     """
 
     def __init__(self, settings: TelemetrySettings, catalog: Catalog, backend: str) -> None:
@@ -29,6 +37,9 @@ class Telemetry:
         self._metrics = None if settings.metrics_port is None else Metrics(catalog, backend)
         self._endpoint: MetricsEndpoint | None = None
         self._journal: Journal | None = None
+        self._traces: Traces | None = None
+        if settings.traces is not None:
+            self._traces = _make_traces(settings.traces, settings.traces_share)
         if settings.journal is not None:
             self._journal = Journal(
                 settings.journal,
@@ -40,7 +51,7 @@ class Telemetry:
     @property
     def observer(self) -> Observer:
         """Whom the data plane tells."""
-        return Observers([part for part in (self._metrics, self._journal) if part is not None])
+        return Observers([part for part in (self._metrics, self._journal, self._traces) if part is not None])
 
     @property
     def interceptors(self) -> Sequence[CallInterceptor]:
@@ -50,6 +61,8 @@ class Telemetry:
             chain.append(MetricsInterceptor(self._metrics))
         if self._settings.log_level in ("debug", "info"):
             chain.append(LogInterceptor())
+        if self._traces is not None:
+            chain.append(self._traces.interceptor)
         return chain
 
     @property
@@ -74,6 +87,18 @@ class Telemetry:
         if self._journal is not None:
             journal, self._journal = self._journal, None
             await journal.close()
+        if self._traces is not None:
+            await self._traces.close()
         if self._endpoint is not None:
             endpoint, self._endpoint = self._endpoint, None
             await endpoint.close()
+
+
+def _make_traces(endpoint: str, share: float) -> Traces:
+    try:
+        from serving.telemetry.traces import Traces
+    except ImportError as error:
+        raise StartFailed(
+            f"Traces need OpenTelemetry, which is not usable here ({error}); install saaa[traces]."
+        ) from error
+    return Traces(endpoint, share)

@@ -32,7 +32,7 @@ TARGET_KIND_WORD: TargetKind
 TARGET_KIND_NODE: TargetKind
 
 class Batch(_message.Message):
-    __slots__ = ("work", "shape", "items", "method", "steps", "beam_width", "count", "max_words", "model", "version", "gamma", "masks", "seed", "deletion", "effects", "length_penalty", "sampling")
+    __slots__ = ("work", "shape", "items", "method", "steps", "beam_width", "count", "max_words", "model", "version", "gamma", "masks", "seed", "deletion", "effects", "length_penalty", "sampling", "trace")
     WORK_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +50,7 @@ class Batch(_message.Message):
     EFFECTS_FIELD_NUMBER: _ClassVar[int]
     LENGTH_PENALTY_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     work: Work
     shape: _containers.RepeatedScalarFieldContainer[int]
     items: _containers.RepeatedCompositeFieldContainer[Item]
@@ -67,7 +68,8 @@ class Batch(_message.Message):
     effects: bool
     length_penalty: float
     sampling: Sampling
-    def __init__(self, work: _Optional[_Union[Work, str]] = ..., shape: _Optional[_Iterable[int]] = ..., items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., method: _Optional[str] = ..., steps: _Optional[int] = ..., beam_width: _Optional[int] = ..., count: _Optional[int] = ..., max_words: _Optional[int] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., gamma: _Optional[float] = ..., masks: _Optional[int] = ..., seed: _Optional[int] = ..., deletion: _Optional[bool] = ..., effects: _Optional[bool] = ..., length_penalty: _Optional[float] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ...) -> None: ...
+    trace: str
+    def __init__(self, work: _Optional[_Union[Work, str]] = ..., shape: _Optional[_Iterable[int]] = ..., items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., method: _Optional[str] = ..., steps: _Optional[int] = ..., beam_width: _Optional[int] = ..., count: _Optional[int] = ..., max_words: _Optional[int] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., gamma: _Optional[float] = ..., masks: _Optional[int] = ..., seed: _Optional[int] = ..., deletion: _Optional[bool] = ..., effects: _Optional[bool] = ..., length_penalty: _Optional[float] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., trace: _Optional[str] = ...) -> None: ...
 
 class Sampling(_message.Message):
     __slots__ = ("temperature", "top_k", "top_p", "seed")

@@ -1,0 +1,66 @@
+"""One span a call. Imported only where traces are asked for: OpenTelemetry is an extra."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import grpc
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
+
+from saaa.traces import context_of
+from serving.interceptors.base import Call, CallInterceptor
+from serving.interceptors.outcome import outcome
+
+_OURS = {
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DATA_LOSS,
+}
+"""The codes that OpenTelemetry's conventions count as a server's fault."""
+
+
+class TracingInterceptor(CallInterceptor):
+    """Continues the caller's trace (W3C `traceparent` in the metadata), or begins one.
+
+    Args:
+        tracer: makes the spans.
+    """
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    @contextlib.asynccontextmanager
+    async def around(self, call: Call) -> AsyncIterator[None]:
+        """The call's span is the current one inside; all that runs in its context belongs to it."""
+        service, _, method = call.method.lstrip("/").partition("/")
+        span = self._tracer.start_span(
+            f"{service}/{method}",
+            context=context_of(call.header("traceparent") or "", call.header("tracestate") or ""),
+            kind=SpanKind.SERVER,
+            attributes={
+                "rpc.system": "grpc",
+                "rpc.service": service,
+                "rpc.method": method,
+                "saaa.request_id": call.request_id,
+            },
+        )
+        failure: BaseException | None = None
+        try:
+            with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+                yield
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            code = outcome(call, failure)
+            span.set_attribute("rpc.grpc.status_code", int(code.value[0]))
+            if call.caller:
+                span.set_attribute("saaa.caller", call.caller)
+            if code in _OURS:
+                span.set_status(Status(StatusCode.ERROR, code.name))
+            span.end()
