@@ -145,6 +145,11 @@ class Facade:
                 ("grpc.max_send_message_length", most),
                 # Without this a second server would silently share the port.
                 ("grpc.so_reuseport", 0),
+                # Connections that never say what they want, or whose other end is gone, are not kept for hours.
+                ("grpc.server_handshake_timeout_ms", 10_000),
+                ("grpc.keepalive_time_ms", 60_000),
+                ("grpc.keepalive_timeout_ms", 20_000),
+                ("grpc.keepalive_permit_without_calls", 1),
             ],
         )
         service = AnalysisService(self._analysis, self._catalog, self._settings)

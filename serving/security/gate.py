@@ -94,6 +94,8 @@ def by_connection(peer: str, facts: Mapping[str, Iterable[bytes]]) -> Caller:
     for key in ("x509_subject_alternative_name", "x509_common_name"):
         name = next(iter(facts.get(key, ())), b"").decode("utf-8", "replace")
         if name:
+            # It goes into logs, and an authority may sign anything.
+            name = name if name.isprintable() else ascii(name)
             return Caller(name=f"certificate:{name}", scopes=EVERYTHING)
     return Caller(name=f"address:{_host(peer)}", scopes=EVERYTHING)
 

@@ -229,6 +229,7 @@ async def test_messages_that_are_none_are_the_callers_fault_whoever_sends_them()
         ("unix:/run/saaa.sock", {}, "address:unix"),
         ("", {}, "address:unknown"),
         ("ipv4:1.2.3.4:1", {"x509_common_name": [b"Bob"]}, "certificate:Bob"),
+        ("ipv4:1.2.3.4:1", {"x509_common_name": [b"Bob\nx"]}, "certificate:'Bob\\nx'"),
         ("ipv4:1.2.3.4:1", {"x509_common_name": [b""], "x509_subject_alternative_name": []}, "address:1.2.3.4"),
     ],
 )
