@@ -13,7 +13,7 @@ import sys
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "torchvision", "timm", "captum", "safetensors", "h5py", "yaml", "tqdm"}:
+        if name.split(".")[0] in {"torch", "torchvision", "timm", "captum", "safetensors", "h5py", "tqdm"}:
             raise ImportError(f"{name} is not part of the bare install")
 
 sys.meta_path.insert(0, Refuse())
