@@ -91,14 +91,15 @@ class Facade:
         """
         server = None
         try:
+            gate = Gate(self._settings.security)
             if self._settings.ratings is not None:
                 self._ratings = await asyncio.to_thread(RatingStore, self._settings.ratings)
             for name in ("", SERVICE_NAME, INFERENCE_NAME):
                 await self._health.set(name, NOT_SERVING)
             # Ratings need no model: the service is as well as its store.
             await self._health.set(FEEDBACK_NAME, SERVING if self._ratings else NOT_SERVING)
-            await self._telemetry.start()
-            server = self._make_server()
+            await self._telemetry.start(gate)
+            server = self._make_server(gate)
             self._port = _listen(server, self._settings)
             await self._probe.look()
             await server.start()
@@ -129,14 +130,14 @@ class Facade:
         await self._telemetry.close()
         await self._backend.close()
 
-    def _make_server(self) -> grpc.aio.Server:
+    def _make_server(self, gate: Gate) -> grpc.aio.Server:
         most = self._settings.max_message_bytes
         security = self._settings.security
         server = grpc.aio.server(
             interceptors=[
                 *self._telemetry.interceptors,
                 ErrorInterceptor(),
-                AuthenticationInterceptor(Gate(security)),
+                AuthenticationInterceptor(gate),
                 LimitsInterceptor(security),
                 ReadLate(),
             ],

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from saaa.errors import Unauthenticated
-from serving.security.scopes import Scope
+from serving.security.scopes import Scope, require
 from serving.security.settings import SecuritySettings
 from serving.security.tls import server_credentials
 from serving.security.tokens import PREFIX, TokenTable, read_tokens
@@ -75,6 +75,19 @@ class Gate:
             claims = self._web_tokens.check(text)
             return Caller(name=f"jwt:{claims.subject}", scopes=claims.scopes)
         raise refused()
+
+    def check_metrics(self, header: str | None) -> None:
+        """Refuse to tell metrics: where tokens are set up, one with their scope is needed.
+
+        Args:
+            header: as of `by_token`.
+
+        Raises:
+            Unauthenticated: there is no token, or it does not count.
+            NotPermitted: it lacks the scope.
+        """
+        if self.needs_token:
+            require([Scope.METRICS], self.by_token(header).scopes)
 
 
 def check_security(settings: SecuritySettings) -> None:

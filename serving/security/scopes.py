@@ -66,9 +66,15 @@ def check(method: str, scopes: Iterable[Scope]) -> None:
     wanted = METHODS.get(method)
     if wanted is None:
         raise NotPermitted("This method is not open to callers.")
-    if wanted and wanted.isdisjoint(scopes):
+    if wanted:
+        require(wanted, scopes)
+
+
+def require(wanted: Iterable[Scope], scopes: Iterable[Scope]) -> None:
+    """Raises `NotPermitted` unless one of the wanted scopes is among them."""
+    if set(wanted).isdisjoint(scopes):
         names = " or ".join(sorted(wanted))
-        raise NotPermitted(f"This call needs the scope {names}; ask the operator for a token that has it.")
+        raise NotPermitted(f"This needs the scope {names}; ask the operator for a token that has it.")
 
 
 def read_scopes(words: Iterable[str]) -> frozenset[Scope]:

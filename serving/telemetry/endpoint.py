@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
 
-from saaa.errors import StartFailed
+from saaa.errors import NotPermitted, SaaaError, StartFailed
+from serving.security.gate import Gate
 
 
 class MetricsEndpoint:
@@ -16,12 +19,13 @@ class MetricsEndpoint:
         registry: what is told.
         host: address to listen on.
         port: port to listen on; 0 picks a free one.
+        gate: judges who asks.
 
     Raises:
         StartFailed: the address cannot be listened on.
     """
 
-    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
+    def __init__(self, registry: CollectorRegistry, host: str, port: int, gate: Gate) -> None:
         # The time at which each series began doubles what is sent, and nobody reads it.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         try:
@@ -31,6 +35,7 @@ class MetricsEndpoint:
                 f"Cannot serve metrics on {host}:{port} ({error.strerror or error}). Choose another port with "
                 "--metrics_port (0 picks a free one)."
             ) from error
+        self._server.set_app(_guarded(self._server.get_app(), gate))
         self._host = host
 
     @property
@@ -44,3 +49,19 @@ class MetricsEndpoint:
         await asyncio.to_thread(self._server.shutdown)
         self._server.server_close()
         self._thread.join()
+
+
+def _guarded(answer: Any, gate: Gate) -> Any:
+    """The WSGI application behind the gate."""
+
+    def guarded(environment: dict[str, Any], start: Any) -> Iterable[bytes]:
+        try:
+            gate.check_metrics(environment.get("HTTP_AUTHORIZATION"))
+        except SaaaError as error:
+            status = "403 Forbidden" if isinstance(error, NotPermitted) else "401 Unauthorized"
+            start(status, [("Content-Type", "text/plain; charset=utf-8"), ("WWW-Authenticate", "Bearer")])
+            return [error.message.encode()]
+        answered: Iterable[bytes] = answer(environment, start)
+        return answered
+
+    return guarded

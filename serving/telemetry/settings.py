@@ -23,7 +23,8 @@ class TelemetrySettings:
     metrics_port: int | None = None
     """Port on which Prometheus reads metrics over HTTP, under /metrics; 0 picks a free one, None has none."""
     metrics_host: str = "127.0.0.1"
-    """Address of that port. It answers whoever asks: keep it where only the operator's machines reach it."""
+    """Address of that port. Where tokens are set up it asks for one, else it answers whoever asks, and it has no TLS:
+    keep it where only the operator's machines reach it."""
     log_format: Literal["text", "json"] = "text"
     """How log lines look: for people, or one JSON object each."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"

@@ -12,6 +12,7 @@ from serving.interceptors.logs import LogInterceptor
 from serving.interceptors.metrics import MetricsInterceptor
 from serving.journal import Journal
 from serving.observer import Observer, Observers
+from serving.security.gate import Gate
 from serving.telemetry.endpoint import MetricsEndpoint
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.settings import TelemetrySettings
@@ -70,8 +71,11 @@ class Telemetry:
         """host:port where metrics are read; None without them."""
         return self._endpoint.address if self._endpoint else None
 
-    async def start(self) -> None:
+    async def start(self, gate: Gate) -> None:
         """Open what has to be opened.
+
+        Args:
+            gate: judges who reads the metrics.
 
         Raises:
             StartFailed: it cannot be.
@@ -80,7 +84,7 @@ class Telemetry:
             self._journal.open()
         if self._metrics is not None:
             port = self._settings.metrics_port or 0
-            self._endpoint = MetricsEndpoint(self._metrics.registry, self._settings.metrics_host, port)
+            self._endpoint = MetricsEndpoint(self._metrics.registry, self._settings.metrics_host, port, gate)
 
     async def close(self) -> None:
         """Close it again; once is enough."""
