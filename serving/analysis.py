@@ -25,6 +25,8 @@ from saaa.work import ExplainOptions, ItemResult, ModelInfo, Work, WorkItem
 from serving.answer import checked, make_answer
 from serving.backends.base import Backend
 from serving.catalog import Catalog
+from serving.fairness import Flow
+from serving.interceptors.base import current_call
 from serving.lanes import BatchKey, Lane, Place
 from serving.observer import Observer, Seat
 from serving.plan import CaptionPlan, ClassifyPlan, Plan, image_bytes, make_plan
@@ -148,7 +150,9 @@ class Analysis:
     async def _answer(self, request: AnalysisRequest, plan: Plan, deadline: float) -> AnalysisResult:
         stages = Stages(self._observer)
         with stages.time("total"), contextlib.ExitStack() as places:
-            classifier, captioner = self._admit(plan, deadline, places, stages)
+            call = current_call()
+            flow = Flow(call.caller if call else "", request.priority)
+            classifier, captioner = self._admit(plan, deadline, flow, places, stages)
             parts = [part for part in (classifier, captioner) if part is not None]
             places.enter_context(self._catalog.using(*(part.model for part in parts)))
             with stages.time("decode"):
@@ -192,7 +196,7 @@ class Analysis:
         return result
 
     def _admit(
-        self, plan: Plan, deadline: float, places: contextlib.ExitStack, stages: Stages
+        self, plan: Plan, deadline: float, flow: Flow, places: contextlib.ExitStack, stages: Stages
     ) -> tuple[_Part | None, _Part | None]:
         """A place in every lane that the request needs, or a refusal before any work."""
         classifier = captioner = None
@@ -202,8 +206,9 @@ class Analysis:
             key = BatchKey(model=model.name, version=model.version, work=part.work, explain=part.options)
             lane = self._lanes[part.work]
             if plan.graph is None:
-                before = lane.expected_wait() + lane.estimate(key, part.cost_forwards)
-            place = places.enter_context(lane.admit(key, deadline, work=part.cost_forwards))
+                cost = lane.estimate(key, part.cost_forwards)
+                before = lane.expected_wait(flow, cost) + cost
+            place = places.enter_context(lane.admit(key, deadline, flow=flow, work=part.cost_forwards))
             classifier = _Part("classify", model, place, stages)
         if (guided := plan.caption) is not None:
             model = guided.model
@@ -212,7 +217,8 @@ class Analysis:
                 model=model.name, version=model.version, work=Work.CAPTION, explain=explain, caption=guided.options
             )
             lane = self._lanes[Work.CAPTION]
-            place = places.enter_context(lane.admit(key, deadline, work=guided.cost_forwards, after=before))
+            work = guided.cost_forwards
+            place = places.enter_context(lane.admit(key, deadline, flow=flow, work=work, after=before))
             captioner = _Part("caption", model, place, stages)
         return classifier, captioner
 

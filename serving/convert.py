@@ -24,6 +24,7 @@ from saaa.work import (
     Sampling,
     TargetKind,
 )
+from serving.fairness import Priority
 from serving.requests import (
     AnalysisRequest,
     AnalysisResult,
@@ -45,6 +46,11 @@ _OUTPUTS = {
     pb.OUTPUT_PREDICTIONS: Output.PREDICTIONS,
     pb.OUTPUT_ATTRIBUTIONS: Output.ATTRIBUTIONS,
     pb.OUTPUT_CAPTIONS: Output.CAPTIONS,
+}
+_PRIORITIES = {
+    pb.PRIORITY_UNSPECIFIED: Priority.INTERACTIVE,
+    pb.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
+    pb.PRIORITY_BATCH: Priority.BATCH,
 }
 _GRAPH_SOURCES = {
     None: pb.GRAPH_SOURCE_UNSPECIFIED,
@@ -88,6 +94,9 @@ def read_analyze_request(
             violations.append(
                 OptionInvalid(f"{value} is no kind of output; use those of the enum Output.", field=f"outputs[{place}]")
             )
+    if message.priority not in _PRIORITIES:
+        text = f"{message.priority} is no priority; use those of the enum Priority."
+        violations.append(OptionInvalid(text, field="priority"))
     attribution, caption = message.attribution, message.caption
     return AnalysisRequest(
         image=message.image if uploaded is None else uploaded,
@@ -112,6 +121,7 @@ def read_analyze_request(
         ),
         classifier=_read_selector(message.classifier) if message.HasField("classifier") else None,
         captioner=_read_selector(message.captioner) if message.HasField("captioner") else None,
+        priority=_PRIORITIES.get(message.priority, Priority.INTERACTIVE),
         request_id=message.request_id or request_id or uuid.uuid4().hex,
         violations=tuple(violations),
     )

@@ -10,6 +10,7 @@ from saaa.concepts import ConceptScore
 from saaa.errors import InvalidInput, SaaaError
 from saaa.scene_graph import Node, NodeKind, SceneGraph
 from saaa.work import AUTO_METHOD, AttributionMap, CaptionOptions, CaptionResult, ExplainOptions, ModelInfo
+from serving.fairness import Priority
 from serving.observer import Seat
 
 
@@ -92,6 +93,7 @@ class AnalysisRequest:
     caption_targets: CaptionTargets = field(default_factory=CaptionTargets)
     classifier: Selector | None = None
     captioner: Selector | None = None
+    priority: Priority = Priority.INTERACTIVE
     request_id: str = ""
     uploaded: bool = False
     """Whether the image came in pieces: it may be larger then."""

@@ -25,7 +25,7 @@ _OUTPUTS = {
     "attributions": pb.OUTPUT_ATTRIBUTIONS,
     "captions": pb.OUTPUT_CAPTIONS,
 }
-
+_PRIORITIES = {"interactive": pb.PRIORITY_INTERACTIVE, "batch": pb.PRIORITY_BATCH}
 
 NODE_KINDS = {
     "object": pb.NODE_KIND_OBJECT,
@@ -93,6 +93,8 @@ class AnalyzeOptions(TypedDict, total=False):
     """"name" or "name:version"."""
     captioner: str | None
     """"name" or "name:version"."""
+    priority: str | None
+    """"interactive", when somebody waits, or "batch", which gives way to it."""
     request_id: str
     """At most 128 printable ASCII characters, echoed in the answer and in logs."""
 
@@ -122,6 +124,10 @@ def analyze_request(image: Image, graph: Mapping[str, Any] | None, options: Anal
         outputs=[_OUTPUTS[output] for output in outputs],
         request_id=options.get("request_id", ""),
     )
+    if (priority := options.get("priority")) is not None:
+        if priority not in _PRIORITIES:
+            raise RequestInvalid("priority", f"{priority!r} is not a priority; choose from {', '.join(_PRIORITIES)}")
+        request.priority = _PRIORITIES[priority]
     if graph is not None:
         request.graph.CopyFrom(graph_message(graph))
     _put(request, "top_k", "top_k", options.get("top_k"))

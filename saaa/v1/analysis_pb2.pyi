@@ -15,6 +15,12 @@ class Output(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OUTPUT_ATTRIBUTIONS: _ClassVar[Output]
     OUTPUT_CAPTIONS: _ClassVar[Output]
 
+class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PRIORITY_UNSPECIFIED: _ClassVar[Priority]
+    PRIORITY_INTERACTIVE: _ClassVar[Priority]
+    PRIORITY_BATCH: _ClassVar[Priority]
+
 class GraphSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     GRAPH_SOURCE_UNSPECIFIED: _ClassVar[GraphSource]
@@ -57,6 +63,9 @@ OUTPUT_UNSPECIFIED: Output
 OUTPUT_PREDICTIONS: Output
 OUTPUT_ATTRIBUTIONS: Output
 OUTPUT_CAPTIONS: Output
+PRIORITY_UNSPECIFIED: Priority
+PRIORITY_INTERACTIVE: Priority
+PRIORITY_BATCH: Priority
 GRAPH_SOURCE_UNSPECIFIED: GraphSource
 GRAPH_SOURCE_REQUEST: GraphSource
 GRAPH_SOURCE_PROPOSED: GraphSource
@@ -80,7 +89,7 @@ TARGET_KIND_WORD: TargetKind
 TARGET_KIND_NODE: TargetKind
 
 class AnalyzeRequest(_message.Message):
-    __slots__ = ("image", "graph", "outputs", "top_k", "attribution", "caption", "classifier", "captioner", "request_id")
+    __slots__ = ("image", "graph", "outputs", "top_k", "attribution", "caption", "classifier", "captioner", "request_id", "priority")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     GRAPH_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +99,7 @@ class AnalyzeRequest(_message.Message):
     CLASSIFIER_FIELD_NUMBER: _ClassVar[int]
     CAPTIONER_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     graph: SceneGraph
     outputs: _containers.RepeatedScalarFieldContainer[Output]
@@ -99,7 +109,8 @@ class AnalyzeRequest(_message.Message):
     classifier: ModelSelector
     captioner: ModelSelector
     request_id: str
-    def __init__(self, image: _Optional[bytes] = ..., graph: _Optional[_Union[SceneGraph, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., top_k: _Optional[int] = ..., attribution: _Optional[_Union[AttributionOptions, _Mapping]] = ..., caption: _Optional[_Union[CaptionOptions, _Mapping]] = ..., classifier: _Optional[_Union[ModelSelector, _Mapping]] = ..., captioner: _Optional[_Union[ModelSelector, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    priority: Priority
+    def __init__(self, image: _Optional[bytes] = ..., graph: _Optional[_Union[SceneGraph, _Mapping]] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., top_k: _Optional[int] = ..., attribution: _Optional[_Union[AttributionOptions, _Mapping]] = ..., caption: _Optional[_Union[CaptionOptions, _Mapping]] = ..., classifier: _Optional[_Union[ModelSelector, _Mapping]] = ..., captioner: _Optional[_Union[ModelSelector, _Mapping]] = ..., request_id: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
 
 class AnalyzeStreamRequest(_message.Message):
     __slots__ = ("item_id", "request")

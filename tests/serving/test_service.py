@@ -18,7 +18,7 @@ import pytest
 import saaa
 from saaa.errors import BackendFailed
 from saaa.v1 import analysis_pb2 as pb
-from saaa.work import CaptionOptions, Sampling, Work
+from saaa.work import CaptionOptions, ItemResult, Sampling, Work, WorkBatch
 from serving.settings import FacadeSettings, LaneSettings
 from tests.serving.pixel_backend import (
     CAPTIONER,
@@ -374,16 +374,28 @@ async def test_full_lane_says_when_to_come_back() -> None:
         await asyncio.gather(*running)
 
 
-async def test_slow_explanations_do_not_starve_predictions(backend: PixelBackend) -> None:
+class Held(PixelBackend):
+    """Explains nothing until it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = asyncio.Event()
+
+    async def run(self, batch: WorkBatch, *, timeout: float) -> list[ItemResult]:
+        if batch.work is Work.EXPLAIN:
+            await self.open.wait()
+        return await super().run(batch, timeout=timeout)
+
+
+async def test_slow_explanations_do_not_starve_predictions() -> None:
+    backend = Held()
     async with calling(backend) as caller:
-        backend.seconds = 0.3
         explains = [asyncio.create_task(caller.analyze(outputs=[pb.OUTPUT_ATTRIBUTIONS])) for _ in range(12)]
-        await asyncio.sleep(0.1)
-        backend.seconds = 0.0
-        clock = asyncio.get_running_loop().time
-        start = clock()
+        while not caller.facade.analysis.lanes[Work.EXPLAIN].in_flight:
+            await asyncio.sleep(0.005)
         await caller.analyze(outputs=[pb.OUTPUT_PREDICTIONS])
-        assert clock() - start < 0.2
+        assert not any(task.done() for task in explains)
+        backend.open.set()
         await asyncio.gather(*explains)
 
 

@@ -65,6 +65,7 @@ def test_request_carries_every_option(server, tmp_path):
             sampling={"temperature": 0.7, "top_k": 20, "top_p": 0.9, "seed": 2**63},
             classifier="scenes:2.0",
             captioner="world",
+            priority="batch",
             request_id="mine",
         )
     (request,) = server.service.requests
@@ -105,6 +106,7 @@ def test_request_carries_every_option(server, tmp_path):
         ),
         classifier=pb.ModelSelector(name="scenes", version="2.0"),
         captioner=pb.ModelSelector(name="world"),
+        priority=pb.PRIORITY_BATCH,
         request_id="mine",
     )
 
