@@ -226,7 +226,7 @@ def _share(found: Mapping[str, Any]) -> str:
 
 def _aucs(found: Mapping[str, Any]) -> str:
     parts = []
-    for name in ("relation_aware", "relation_aware_max", "mean"):
+    for name in ("relation_aware", "relation_aware_mean", "mean"):
         above = found.get(f"{name}_above_mean")
         more = (
             f" ({above['difference']:+.3f}, {above['interval'][0]:+.3f} to {above['interval'][1]:+.3f})"

@@ -22,7 +22,8 @@ from training.scenes.config import ScenesConfig
 from training.scenes.records import read_scenes
 from training.scenes.writer import run as make_world
 
-RELATION_AWARE, MAX, MEAN = "relation_aware", "relation_aware_max", "mean"
+RELATION_AWARE, DILUTED, MEAN = "relation_aware", "relation_aware_mean", "mean"
+"""By default, by the mean of the objects, and the published mean rating."""
 RESAMPLES = 10_000
 
 
@@ -86,10 +87,10 @@ def rate(scene: Mapping[str, Any], hard: bool, settings: Mapping[str, Any], rng:
 
 def score(ratings: Sequence[Rating]) -> dict[str, dict[str, float]]:
     """Each image's difficulty by scorer, high is hard; "relation_aware" has the default options."""
-    default, largest = estimate(ratings), estimate(ratings, DifficultyOptions(aggregate="max"))
+    default, diluted = estimate(ratings), estimate(ratings, DifficultyOptions(aggregate="mean"))
     return {
         RELATION_AWARE: {found.image: found.difficulty for found in default.instances},
-        MAX: {found.image: found.difficulty for found in largest.instances},
+        DILUTED: {found.image: found.difficulty for found in diluted.instances},
         MEAN: {found.image: -found.mean_relevance for found in default.instances},
     }
 
@@ -103,7 +104,7 @@ def compare(scores: Mapping[str, NDArray[np.float64]], hard: NDArray[np.bool_], 
         for name, values in scores.items():
             drawn[name].append(auc(values[rows], hard[rows]))
     found: dict[str, Any] = {name: auc(values, hard) for name, values in scores.items()}
-    for name in (RELATION_AWARE, MAX):
+    for name in (RELATION_AWARE, DILUTED):
         low, high = np.percentile(np.array(drawn[name]) - np.array(drawn[MEAN]), [2.5, 97.5])
         found[f"{name}_above_mean"] = {"difference": found[name] - found[MEAN], "interval": [float(low), float(high)]}
     return found

@@ -3,7 +3,7 @@
 Two scorers. `mean_relevance` is the published script's: the mean rating over 5, where high is easy; it ignores what the
 ratings are about. `estimate` follows RA3's figure (c, d), which asks for a relation-aware estimate: a unit rated r is
 (5 - r) / 4 difficult; an object is as difficult as its own units and those of its attributes and relationships;
-an instance as its objects.
+an instance as its hardest object.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ class DifficultyOptions:
     """Hard is what reaches `tau`, or what lies above the largest gap between neighbouring values."""
     tau: float = 0.5
     """0 to 1."""
-    aggregate: Aggregate = "mean"
-    """An instance's difficulty: the mean or the maximum of its objects', or the share of hard objects."""
+    aggregate: Aggregate = "max"
+    """An instance's difficulty: the mean or the maximum of its objects', or the share of hard objects. By the maximum it
+    is hard as soon as one of its objects is; the mean dilutes that one among the others."""
 
     def __post_init__(self) -> None:
         for name in ("alpha", "tau"):

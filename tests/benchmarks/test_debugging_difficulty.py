@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.debugging_difficulty import MAX, MEAN, RELATION_AWARE, auc, compare, rate, score
+from benchmarks.debugging_difficulty import DILUTED, MEAN, RELATION_AWARE, auc, compare, rate, score
 
 SCENE: dict[str, Any] = {
     "id": "7",
@@ -63,7 +63,7 @@ def test_a_better_ranking_has_an_interval_above_the_means() -> None:
     rng = np.random.default_rng(0)
     hard = np.arange(100) < 50
     sharp, blurred = hard + rng.normal(0, 0.3, 100), hard + rng.normal(0, 2.0, 100)
-    found = compare({RELATION_AWARE: sharp, MAX: blurred, MEAN: blurred}, hard, seed=0)
+    found = compare({RELATION_AWARE: sharp, DILUTED: blurred, MEAN: blurred}, hard, seed=0)
     assert found[f"{RELATION_AWARE}_above_mean"]["interval"][0] > 0
-    assert found[f"{MAX}_above_mean"] == {"difference": 0.0, "interval": [0.0, 0.0]}
+    assert found[f"{DILUTED}_above_mean"] == {"difference": 0.0, "interval": [0.0, 0.0]}
     assert found[RELATION_AWARE] == auc(sharp, hard)

@@ -127,6 +127,7 @@ def test_command_line_overrides_file_overrides_default(tmp_path: Path, capsys: p
         ("annotate serve", ["--tasks", "t", "--port", "0", "--pull"]),
         ("annotate import", ["--answers", "a.json", "b.jsonl", "--out", "o", "--hard", "gap"]),
         ("concepts", ["--classes", "c.json", "--out", "o", "--model", "m", "--temperature", "1", "--no_constrain"]),
+        ("debug-train", ["--data", "d", "--out", "o", "--answers", "a.json", "b.json", "--strategy", "g-tg"]),
         ("archive egdd", ["--checkpoint", "c.pt", "--output", "o.mar"]),
         ("archive ega", ["--checkpoint", "c.pt", "--output", "o.mar"]),
         ("asg coco", ["--captions", "c.json", "--instances", "i.json", "--output_dir", "o", "--folds", "5"]),
