@@ -43,8 +43,8 @@ class DifficultyOptions:
     tau: float = 0.5
     """0 to 1."""
     aggregate: Aggregate = "max"
-    """An instance's difficulty: the mean or the maximum of its objects', or the share of hard objects. By the maximum it
-    is hard as soon as one of its objects is; the mean dilutes that one among the others."""
+    """An instance's difficulty: the mean or the maximum of its objects', or the share of hard objects. By the maximum
+    it is hard as soon as one of its objects is; the mean dilutes that one among the others."""
 
     def __post_init__(self) -> None:
         for name in ("alpha", "tau"):
