@@ -54,6 +54,7 @@ _MEANINGS: tuple[tuple[str, type[SaaaError], str], ...] = (
     ("Model version", ModelNotFound, "TorchServe serves no {model}."),
     ("does not exist", ModelNotFound, "TorchServe serves no {model}."),
     ("model_name is required", ModelNotFound, "A model must be named."),
+    ("Failed to start workers", BackendFailed, "No worker of {model} starts; TorchServe's log has the details."),
     ("Prediction failed", BackendFailed, "The handler of {model} failed; TorchServe's log has the details."),
     ("Out of resources", BackendFailed, "The handler of {model} ran out of memory; TorchServe's log has the details."),
     ("Received message larger", BackendFailed, "The answer of {model} is too large; ask for fewer at once."),

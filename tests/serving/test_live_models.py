@@ -180,8 +180,8 @@ async def test_a_version_that_does_not_load_in_torchserve_leaves_the_others_alon
         archive.write(tmp_path / "bad.mar", replace(sound, config=dict(sound.config, classes=["one", "two"])))
         load(tmp_path, Path("bad.mar"))
         promote(tmp_path, EGDD_NAME, "2")
-        await eventually(lambda: "is not loaded" in caplog.text)
-        assert "does not describe a usable" in caplog.text
+        # Tried again and again, whatever the reason; on a slow machine the first may be that nothing starts in time.
+        await eventually(lambda: "does not describe a usable" in caplog.text)
         await traffic.until({"1"})
         assert {state.version for state in await backend.states()} == {"1"}
         assert traffic.failures == []
