@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from saaa.errors import CallerLimited
@@ -64,8 +64,9 @@ async def test_a_burst_then_the_rate_for_each_caller_alone() -> None:
     assert [await refused(limits, call()) for _ in range(4)] == [None, None, None, pytest.approx(0.5)]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    gaps=st.lists(st.floats(0, 3), min_size=1, max_size=60),
+    gaps=st.lists(st.integers(0, 60).map(lambda ticks: ticks / 20), min_size=1, max_size=30),
     rate=st.floats(0.1, 50),
     burst=st.integers(1, 8),
 )
