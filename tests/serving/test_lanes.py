@@ -11,6 +11,7 @@ import pytest
 
 from saaa.errors import BackendFailed, BackendUnavailable, DeadlineExceeded, LaneFull
 from saaa.work import ExplainOptions, ItemError, ItemResult, Work, WorkBatch, WorkItem
+from serving.fairness import Flow, Priority
 from serving.lanes import BatchKey, Lane
 from serving.settings import LaneSettings
 from tests.serving.virtual_time import in_virtual_time
@@ -63,10 +64,18 @@ def picture(value: int) -> np.ndarray:
 
 
 def ask(
-    lane: Lane, value: int = 0, *, key: BatchKey = KEY, within: float = 30.0, work: float = 1.0
+    lane: Lane,
+    value: int = 0,
+    *,
+    key: BatchKey = KEY,
+    within: float = 30.0,
+    work: float = 1.0,
+    caller: str = "",
+    priority: Priority = Priority.INTERACTIVE,
 ) -> asyncio.Task[ItemResult]:
     async def answered() -> ItemResult:
-        with lane.admit(key, asyncio.get_running_loop().time() + within, work=work) as place:
+        deadline = asyncio.get_running_loop().time() + within
+        with lane.admit(key, deadline, flow=Flow(caller, priority), work=work) as place:
             return await place.result(picture(value), WorkItem())
 
     return asyncio.create_task(answered())
