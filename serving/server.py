@@ -30,6 +30,7 @@ from serving.security.gate import Gate
 from serving.security.tls import server_credentials
 from serving.service import SERVICE_NAME, AnalysisService
 from serving.settings import FacadeSettings
+from serving.telemetry.endpoint import cannot_serve_metrics
 from serving.telemetry.telemetry import Telemetry
 
 
@@ -207,10 +208,18 @@ async def until_signal(work: Coroutine[Any, Any, None]) -> None:
 
 
 def check_free(settings: FacadeSettings) -> None:
-    """Raises `StartFailed` when the address cannot be listened on: for those who have dear work to do first."""
+    """Raises `StartFailed` when an address cannot be listened on: for those who have dear work to do first."""
+    if not _is_free(settings.host, settings.port):
+        raise _cannot_listen(settings)
+    telemetry = settings.telemetry
+    if telemetry.metrics_port is not None and not _is_free(telemetry.metrics_host, telemetry.metrics_port):
+        raise cannot_serve_metrics(telemetry.metrics_host, telemetry.metrics_port)
+
+
+def _is_free(host: str, port: int) -> bool:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -218,7 +227,8 @@ def check_free(settings: FacadeSettings) -> None:
             # An address with a listener can be bound on some systems, but not listened on.
             probe.listen(1)
     except OSError:
-        raise _cannot_listen(settings) from None
+        return False
+    return True
 
 
 def _listen(server: grpc.aio.Server, settings: FacadeSettings) -> int:

@@ -31,10 +31,7 @@ class MetricsEndpoint:
         try:
             self._server, self._thread = start_http_server(port, addr=host, registry=registry)
         except OSError as error:
-            raise StartFailed(
-                f"Cannot serve metrics on {host}:{port} ({error.strerror or error}). Choose another port with "
-                "--metrics_port (0 picks a free one)."
-            ) from error
+            raise cannot_serve_metrics(host, port) from error
         self._server.set_app(_guarded(self._server.get_app(), gate))
         self._host = host
 
@@ -49,6 +46,14 @@ class MetricsEndpoint:
         await asyncio.to_thread(self._server.shutdown)
         self._server.server_close()
         self._thread.join()
+
+
+def cannot_serve_metrics(host: str, port: int) -> StartFailed:
+    """The error of an address that cannot be listened on."""
+    return StartFailed(
+        f"Cannot serve metrics on {host}:{port}: the port is in use or the address is not this machine's. Choose "
+        "another with --metrics_port (0 picks a free one) or --metrics_host."
+    )
 
 
 def _guarded(answer: Any, gate: Gate) -> Any:

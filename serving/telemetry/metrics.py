@@ -172,7 +172,11 @@ class _State(Collector):
         backend = GaugeMetricFamily("saaa_backend_ready", "1 while any model can answer.", labels=("backend",))
         backend.add_metric((self._backend,), float(bool(ready)))
         yield backend
-        models = GaugeMetricFamily("saaa_model_ready", "1 while this model can answer.", labels=("model", "version"))
+        models = GaugeMetricFamily(
+            "saaa_model_ready",
+            "1 while this model can answer: workers up, circuit closed.",
+            labels=("model", "version"),
+        )
         for info in self._catalog.models[:MAX_MODELS]:
             models.add_metric((info.name, info.version), float((info.name, info.version) in ready))
         yield models
