@@ -27,8 +27,9 @@ from serving.backends.base import Backend
 from serving.catalog import Catalog
 from serving.fairness import Flow
 from serving.interceptors.base import current_call
-from serving.lanes import BatchKey, Lane, Place
+from serving.lanes import BatchKey, Lane
 from serving.observer import Observer, Seat
+from serving.places import Place
 from serving.plan import CaptionPlan, ClassifyPlan, Plan, image_bytes, make_plan
 from serving.requests import AnalysisRequest, AnalysisResult
 from serving.settings import FacadeSettings, RequestLimits

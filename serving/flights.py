@@ -7,21 +7,20 @@ import contextvars
 import logging
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from saaa.errors import BackendFailed, BackendUnavailable, DeadlineExceeded, SaaaError
-from saaa.work import ItemResult, WorkBatch, WorkItem
+from saaa.work import ItemResult, WorkBatch
 from serving.estimate import ServiceTime
-from serving.fairness import Flow
 from serving.observer import Flight, Observer, Seat
+from serving.places import Job
 from serving.settings import LaneSettings
 
 if TYPE_CHECKING:
-    from serving.lanes import BatchKey, Place
+    from serving.lanes import BatchKey
 
 log = logging.getLogger(__name__)
 
@@ -31,44 +30,6 @@ class RunBatch(Protocol):
 
     async def __call__(self, batch: WorkBatch, *, timeout: float) -> list[ItemResult]:
         """See `Backend.run`."""
-
-
-@dataclass(eq=False)
-class Job:
-    """One admitted item that waits for its batch, or is in it."""
-
-    place: Place
-    pixels: NDArray[np.uint8]
-    item: WorkItem
-    future: asyncio.Future[ItemResult]
-    since: float
-    """Event-loop time from which it could have left."""
-    context: contextvars.Context = field(default_factory=contextvars.copy_context)
-
-    @property
-    def key(self) -> BatchKey:
-        """What its batch shares."""
-        return self.place.key
-
-    @property
-    def flow(self) -> Flow:
-        """Whose it is."""
-        return self.place.flow
-
-    @property
-    def deadline(self) -> float:
-        """Event-loop time by which the answer is worth something."""
-        return self.place.deadline
-
-    @property
-    def work(self) -> float:
-        """Its forward passes."""
-        return self.place.work
-
-    def fail(self, error: Exception) -> None:
-        """Tell who waits, if anybody does."""
-        if not self.future.done():
-            self.future.set_exception(error)
 
 
 @dataclass(eq=False)

@@ -18,17 +18,13 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
-
-import numpy as np
-from numpy.typing import NDArray
 
 from saaa.errors import BackendUnavailable, DeadlineExceeded, LaneFull
-from saaa.work import CaptionOptions, ExplainOptions, ItemResult, Work, WorkItem
+from saaa.work import CaptionOptions, ExplainOptions, Work
 from serving.fairness import Backlog, FairQueue, Flow, Priority
-from serving.flights import Flights, Job, RunBatch
-from serving.observer import Observer, Seat
+from serving.flights import Flights, RunBatch
+from serving.observer import Observer
+from serving.places import Job, Place
 from serving.settings import LaneSettings
 
 ANYBODY = Flow()
@@ -157,14 +153,37 @@ class Lane:
         self._go_on()
         await self._flights.close()
 
+    def take_place(self, place: Place) -> None:
+        """An item waits; for `Place`, as are the next four."""
+        self._backlog.add(place.flow, place.key, place.work)
+        self._observer.waiting(place.key, 1)
+
+    def leave_place(self, place: Place) -> None:
+        """It waits no more."""
+        self._backlog.remove(place.flow, place.key, place.work)
+        self._observer.waiting(place.key, -1)
+
+    def expect(self, place: Place) -> None:
+        """It is being decoded and will be here soon."""
+        self._coming[place.key, place.flow.priority] += 1
+
+    def expect_no_more(self, place: Place) -> None:
+        """It is here, or will never be."""
+        expected = place.key, place.flow.priority
+        self._coming[expected] -= 1
+        if not self._coming[expected]:
+            del self._coming[expected]
+        self._schedule()
+
+    def enqueue(self, job: Job) -> None:
+        """It could leave."""
+        self._queue.push(job)
+        self._schedule()
+
     def _together(self, key: BatchKey, count: int, work: float) -> float:
         """Seconds that so many items take in full batches."""
         batches = math.ceil(count / self._settings.max_batch)
         return batches * self.estimate(key, work / batches)
-
-    def _enqueue(self, job: Job) -> None:
-        self._queue.push(job)
-        self._schedule()
 
     def _schedule(self) -> None:
         # One turn of the loop later, so that what arrives in the same turn travels together.
@@ -237,86 +256,3 @@ class Lane:
             self._observer.lost(job.key, "abandoned" if job.future.done() and left > 0 else "expired")
             job.fail(DeadlineExceeded("The deadline would pass before the work is done; allow more time."))
         return None
-
-    def _take_place(self, place: Place) -> None:
-        self._backlog.add(place.flow, place.key, place.work)
-        self._observer.waiting(place.key, 1)
-
-    def _leave_place(self, place: Place) -> None:
-        self._backlog.remove(place.flow, place.key, place.work)
-        self._observer.waiting(place.key, -1)
-
-    def _expect(self, place: Place) -> None:
-        self._coming[place.key, place.flow.priority] += 1
-
-    def _expect_no_more(self, place: Place) -> None:
-        expected = place.key, place.flow.priority
-        self._coming[expected] -= 1
-        if not self._coming[expected]:
-            del self._coming[expected]
-        self._schedule()
-
-
-class Place:
-    """A place in a lane, taken before the work's pixels exist; a context manager that gives it back.
-
-    The place counts as waiting work from admission until its batch leaves or it is given back.
-    """
-
-    def __init__(self, lane: Lane, key: BatchKey, deadline: float, flow: Flow, work: float, *, soon: bool) -> None:
-        self._lane = lane
-        self.key = key
-        self.deadline = deadline
-        self.flow = flow
-        self.work = work
-        self.seat: Seat | None = None
-        """Where in which batch it was computed, once it left."""
-        self._held = True
-        self._soon = soon
-        lane._take_place(self)
-        if soon:
-            lane._expect(self)
-
-    async def result(self, pixels: NDArray[np.uint8], item: WorkItem) -> ItemResult:
-        """Wait for the answer to this item.
-
-        Args:
-            pixels: uint8 (size, size, 3), the model's input.
-            item: what is wanted of it.
-
-        Raises:
-            DeadlineExceeded: the deadline passed before or while it was computed.
-            BackendUnavailable, BackendFailed: the whole batch failed; a fault of this item alone is in its result.
-        """
-        loop = asyncio.get_running_loop()
-        job = Job(self, pixels, item, loop.create_future(), loop.time())
-        self._lane._enqueue(job)
-        self._arrive()
-        try:
-            async with asyncio.timeout_at(self.deadline):
-                return await job.future
-        except TimeoutError:
-            raise DeadlineExceeded("The deadline passed before the answer was there; allow more time.") from None
-        finally:
-            self.release()
-
-    def release(self) -> None:
-        """Give the place back; once is enough."""
-        self._arrive()
-        if self._held:
-            self._held = False
-            self._lane._leave_place(self)
-
-    def _arrive(self) -> None:
-        """What it is for is here, or will never be."""
-        if self._soon:
-            self._soon = False
-            self._lane._expect_no_more(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
