@@ -39,3 +39,26 @@ def test_more_work_never_takes_less_and_never_negative_time(batches: list[tuple[
     estimates = [times.estimate(work) for work in range(1, 20)]
     assert all(later >= sooner - 1e-9 for sooner, later in itertools.pairwise(estimates))
     assert estimates[0] >= -1e-9
+
+
+def test_tells_what_does_not_depend_on_the_work_once_it_can() -> None:
+    times = ServiceTime()
+    assert times.fixed == 0
+    times.add(1, 0.12)
+    times.add(1, 0.12)
+    assert times.fixed == 0
+    times.add(4, 0.18)
+    assert times.fixed == pytest.approx(0.1)
+
+
+def test_tells_how_far_its_estimates_were_off() -> None:
+    times = ServiceTime()
+    assert times.error == 0
+    for _ in range(50):
+        times.add(2, 0.1)
+    assert times.error == pytest.approx(0, abs=1e-9)
+    times.add(2, 0.15)
+    # One of five that count, off by half.
+    assert times.error == pytest.approx(0.1, abs=0.001)
+    times.add(2, 100)
+    assert times.error < 0.3
