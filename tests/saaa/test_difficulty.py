@@ -45,7 +45,7 @@ def test_objects_by_hand(alpha: float, man: float, horse: float) -> None:
     (instance,) = estimate(MAN_ON_HORSE, DifficultyOptions(alpha=alpha)).instances
     found = {thing.name: thing.difficulty for thing in instance.objects}
     assert found == pytest.approx({"man": man, "horse": horse, "grass": 0.25})  # grass has a relationship only
-    assert instance.difficulty == pytest.approx((man + horse + 0.25) / 3)
+    assert instance.difficulty == pytest.approx(max(man, horse, 0.25))
     assert instance.mean_relevance == pytest.approx(15 / 25)
     assert instance.weight == 1 - instance.difficulty
     assert {t.name: (t.units, t.incident) for t in instance.objects} == {
