@@ -121,6 +121,8 @@ async def test_cancelling_from_outside_is_no_signal() -> None:
         (lambda: FacadeSettings(host=""), "host"),
         (lambda: FacadeSettings(decode_threads=0), "decode_threads"),
         (lambda: FacadeSettings(drain_s=-1), "drain_s"),
+        (lambda: FacadeSettings(leave_s=-1), "leave_s"),
+        (lambda: FacadeSettings(cache_bytes=-1), "cache_bytes"),
         (lambda: FacadeSettings(max_message_bytes=100), "max_message_bytes"),
         (lambda: LaneSettings(max_batch=0), "max_batch"),
         (lambda: LaneSettings(max_wait_s=0), "max_wait_s"),
