@@ -17,7 +17,7 @@ from saaa.work import Work
 from serving import server as servers
 from serving.server import Facade, serve, until_signal
 from tests.serving.pixel_backend import QUICK, Caller, PixelBackend, calling, photo, refusal
-from tests.serving.test_stream import Gate, item
+from tests.serving.test_stream import ONE_BY_ONE, Gate, item
 
 PREDICT = [pb.OUTPUT_PREDICTIONS]
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -106,16 +106,20 @@ async def test_with_nothing_to_do_it_stops_at_once() -> None:
 async def test_new_calls_are_answered_until_those_who_watch_its_health_have_left() -> None:
     async with calling(PixelBackend(), leave_s=1) as caller:
         stub = health_pb2_grpc.HealthStub(caller.channel)
-        stopping = asyncio.create_task(stop(caller.facade))
-        await asyncio.sleep(0)
         answered = 0
-        try:
+
+        async def ask_on() -> None:
+            nonlocal answered
             while True:
                 assert (await stub.Check(health_pb2.HealthCheckRequest(), timeout=20)).status == NOT_SERVING
                 await caller.analyze(outputs=PREDICT)
                 answered += 1
-        except grpc.aio.AioRpcError as error:
-            assert error.code() is grpc.StatusCode.UNAVAILABLE
+
+        stopping = asyncio.create_task(stop(caller.facade))
+        await asyncio.sleep(0)
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await ask_on()
+        assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
         assert answered
         assert await stopping >= 1
 
@@ -139,13 +143,13 @@ async def test_an_open_stream_ends_without_using_up_the_time_to_drain() -> None:
 
 async def test_a_stream_gets_the_answers_to_what_was_read_of_it() -> None:
     backend = Gate()
-    async with calling(backend, drain_s=30) as caller:
+    async with calling(backend, drain_s=30, predict=ONE_BY_ONE) as caller:
         red, blue = photo((200, 0, 0)), photo((0, 0, 200))
         stream = caller.stub.AnalyzeStream(forever(item("slow", red), item("quick", blue)))
         whole = caller.stub.AnalyzeStream(iter([item("whole", red)]))
         assert (await stream.read()).item_id == "quick"
         predict = caller.facade.analysis.lanes[Work.PREDICT]
-        while predict.waiting + predict.in_flight < 1:
+        while predict.waiting + predict.in_flight < 2:
             await asyncio.sleep(0.01)
         stopping = asyncio.create_task(stop(caller.facade))
         await asyncio.sleep(0.2)
