@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import grpc
+from google.protobuf.wrappers_pb2 import BytesValue
 
 from saaa.client.request import AnalyzeOptions, analyze_request
 from saaa.v1 import analysis_pb2 as pb
@@ -123,6 +124,16 @@ class Protocols:
     def plain(jpeg: bytes) -> bytes:
         """The JPEG itself."""
         return jpeg
+
+    @staticmethod
+    def wrapped(jpeg: bytes) -> bytes:
+        """google.protobuf.BytesValue: Ray Serve wants a message."""
+        return BytesValue(value=jpeg).SerializeToString()
+
+    @staticmethod
+    def wrapped_answer(answer: bytes) -> Answer:
+        """google.protobuf.BytesValue."""
+        return json_answer(BytesValue.FromString(answer).value)
 
     @staticmethod
     def torchserve(jpeg: bytes) -> bytes:

@@ -21,8 +21,8 @@ class Api(litserve.LitAPI):
         """Load the model."""
         self.model = Model(self._archive, self._threads)
 
-    def decode_request(self, request: Any) -> bytes:
-        """The file's bytes."""
+    def decode_request(self, request):  # type: ignore[no-untyped-def]
+        """The file's bytes; LitServe reads the annotation, and none means that it gives the form."""
         content: bytes = request["image"].file.read()
         return content
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import ray
+from google.protobuf.wrappers_pb2 import BytesValue
 from ray import serve
 from ray.serve.config import HTTPOptions, gRPCOptions
 
@@ -16,8 +17,13 @@ SERVICE = "bench.Model"
 
 
 def add_servicer(servicer: Any, server: Any) -> None:
-    """What generated code would do: one method of bytes to bytes."""
-    handlers = {"Classify": grpc.unary_unary_rpc_method_handler(servicer.Classify)}
+    """What generated code would do: one method of BytesValue to BytesValue."""
+    method = grpc.unary_unary_rpc_method_handler(
+        servicer.Classify,
+        request_deserializer=BytesValue.FromString,
+        response_serializer=BytesValue.SerializeToString,
+    )
+    handlers = {"Classify": method}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
 
 
@@ -27,9 +33,9 @@ class One:
     def __init__(self, archive: str, threads: int) -> None:
         self.model = Model(archive, threads)
 
-    def Classify(self, request: bytes) -> bytes:  # noqa: N802
-        """Bytes to bytes."""
-        return self.model.answers([request])[0]
+    def Classify(self, request: BytesValue) -> BytesValue:  # noqa: N802
+        """A JPEG in, JSON out."""
+        return BytesValue(value=self.model.answers([request.value])[0])
 
 
 class Batched(One):
@@ -40,10 +46,9 @@ class Batched(One):
         """One forward."""
         return self.model.answers(requests)
 
-    async def Classify(self, request: bytes) -> bytes:  # type: ignore[override]  # noqa: N802
-        """Bytes to bytes."""
-        answer: bytes = await self.gathered(request)
-        return answer
+    async def Classify(self, request: BytesValue) -> BytesValue:  # type: ignore[override]  # noqa: N802
+        """A JPEG in, JSON out."""
+        return BytesValue(value=await self.gathered(request.value))
 
 
 def main() -> None:

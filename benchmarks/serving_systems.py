@@ -22,7 +22,7 @@ from benchmarks.serving_calls import Answer, Caller, GrpcCaller, HttpCaller, Pro
 from benchmarks.serving_model import COUNT_VARIABLE
 from benchmarks.serving_processes import Processes
 
-START_S = 300.0
+START_S = 150.0
 FIRST_S = 20.0
 CLOSE = 0.01
 """Probabilities of two servers that run one model differ by less."""
@@ -134,6 +134,8 @@ SYSTEMS: dict[str, System] = {
             script="serving_ray",
             packages=("ray[serve]==2.60.0", "grpcio"),
             settings=BATCHING,
+            request=Protocols.wrapped,
+            answer=Protocols.wrapped_answer,
             pauses=True,
         ),
     )
@@ -231,10 +233,18 @@ class Running:
         """Write a line to its input, and read one of its output."""
         root = self.processes.root
         assert root.stdin is not None
-        assert root.stdout is not None
         root.stdin.write(line + "\n")
         root.stdin.flush()
-        return json.loads(root.stdout.readline())
+        return self.next_line()
+
+    def next_line(self) -> Any:
+        """What it says next, JSON."""
+        root = self.processes.root
+        assert root.stdout is not None
+        line = root.stdout.readline()
+        if not line:
+            raise Absent(f"it ended: {self.processes.last_words()}")
+        return json.loads(line)
 
     async def until_right(self, request: bytes, right: Answer) -> None:
         """Wait until it answers, and as the model does.
@@ -256,6 +266,11 @@ class Running:
                 raise Absent(f"it answers {found}, not {right}")
             return
         raise Absent(f"no answer in {START_S:.0f} s ({error}): {self.processes.last_words()}")
+
+    def sample(self) -> tuple[int, int, int]:
+        """Bytes of memory, open descriptors, files it has written and not removed."""
+        files = sum(1 for _ in self._folder.rglob("*"))
+        return self.processes.memory(), self.processes.descriptors(), files
 
     async def close(self) -> None:
         """End it."""
