@@ -23,6 +23,7 @@ from serving.inference import INFERENCE_NAME, InferenceService
 from serving.interceptors.authentication import AuthenticationInterceptor, ReadLate
 from serving.interceptors.errors import ErrorInterceptor
 from serving.interceptors.limits import LimitsInterceptor
+from serving.interceptors.stopping import StoppingInterceptor
 from serving.oip import open_inference_pb2_grpc
 from serving.ratings import RatingStore
 from serving.reflection import add_reflection
@@ -40,7 +41,7 @@ ONE_SIGNAL_S = 1.0
 class Facade:
     """The service on one port, in front of one backend; an async context manager.
 
-    Leaving it says NOT_SERVING, answers as before for `leave_s`, then takes no new calls, reads streams no further and
+    Leaving it says NOT_SERVING, answers as before for `leave_s`, then takes no new calls, reads streams no further,
     lets what is at work finish for `drain_s`, and closes the backend. Cancelled meanwhile, it does not wait any longer.
 
     Args:
@@ -142,10 +143,12 @@ class Facade:
     def _make_server(self, gate: Gate) -> grpc.aio.Server:
         most = self._settings.max_message_bytes
         security = self._settings.security
+        self._stopping = asyncio.get_running_loop().create_future()
         server = grpc.aio.server(
             interceptors=[
                 *self._telemetry.interceptors,
                 ErrorInterceptor(),
+                StoppingInterceptor(self._stopping),
                 AuthenticationInterceptor(gate),
                 LimitsInterceptor(security),
                 ReadLate(),
@@ -162,7 +165,6 @@ class Facade:
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
         )
-        self._stopping = asyncio.get_running_loop().create_future()
         service = AnalysisService(self._analysis, self._catalog, self._settings, self._stopping)
         analysis_pb2_grpc.add_AnalysisServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
         feedback = FeedbackService(self._ratings, self._settings)

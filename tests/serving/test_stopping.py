@@ -7,10 +7,12 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from saaa.v1 import analysis_pb2 as pb
 from saaa.work import Work
@@ -51,7 +53,7 @@ async def test_stopping_lets_running_calls_finish_and_refuses_new_ones() -> None
 
 async def test_health_says_not_serving_while_calls_drain() -> None:
     backend = PixelBackend()
-    async with calling(backend) as caller:
+    async with calling(backend, leave_s=0.2) as caller:
         stub = health_pb2_grpc.HealthStub(caller.channel)
         watch = stub.Watch(health_pb2.HealthCheckRequest(service=""), timeout=10)
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
@@ -124,6 +126,12 @@ async def test_new_calls_are_answered_until_those_who_watch_its_health_have_left
         assert await stopping >= 1
 
 
+async def read_on(call: Any) -> None:
+    """Read to its end."""
+    while await call.read() is not grpc.aio.EOF:
+        pass
+
+
 async def forever(*first: pb.AnalyzeStreamRequest) -> AsyncIterator[pb.AnalyzeStreamRequest]:
     """Items, and then nothing: the caller goes on."""
     for one in first:
@@ -139,6 +147,20 @@ async def test_an_open_stream_ends_without_using_up_the_time_to_drain() -> None:
         end = await refusal(stream.read())
         assert (end.code, end.reason) == (grpc.StatusCode.UNAVAILABLE, "BACKEND_UNAVAILABLE")
         assert "stopping" in end.text
+
+
+async def test_who_watches_or_may_still_ask_does_not_use_up_the_time_to_drain() -> None:
+    async with calling(PixelBackend(), drain_s=30) as caller:
+        watch = health_pb2_grpc.HealthStub(caller.channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        reflection = reflection_pb2_grpc.ServerReflectionStub(caller.channel).ServerReflectionInfo()
+        await reflection.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        assert (await reflection.read()).list_services_response.service
+        assert await stop(caller.facade) < 5
+        for call in (watch, reflection):
+            end = await refusal(read_on(call))
+            assert end.code is grpc.StatusCode.UNAVAILABLE
+            assert "stopping" in end.text
 
 
 async def test_a_stream_gets_the_answers_to_what_was_read_of_it() -> None:
