@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import statistics
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +48,8 @@ class Options:
     """Of each system and concurrency, and of explain and interference."""
     calls: int = 96
     """Of a block."""
+    tune: bool = True
+    """Find each server's best setting first."""
     overload_s: float = 60.0
     soak_minutes: float = 30.0
     again: bool = False
@@ -69,7 +72,7 @@ class Bench:
                 path.unlink()
         shutil.rmtree(self._folder / "logs", ignore_errors=True)
         self._stress = Stress(place)
-        self.peers_ = Peers(place, options.systems, options.blocks, options.calls)
+        self.peers_ = Peers(place, options.systems, options.blocks, options.calls, options.tune)
         self._explain = Explain(place)
 
     def kept(self, part: str) -> Kept:
@@ -209,4 +212,7 @@ async def measure(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(measure(tyro.cli(Options, prog="python -m benchmarks.serving", description=__doc__)))
+    try:
+        asyncio.run(measure(tyro.cli(Options, prog="python -m benchmarks.serving", description=__doc__)))
+    except asyncio.CancelledError:
+        sys.exit("stopped; the same command goes on from here")

@@ -1,4 +1,4 @@
-"""Throughput, latency and processor time of all servers, in interleaved blocks, each after its best setting was found."""
+"""Throughput, latency and processor time of all servers: interleaved blocks, each server at its best setting."""
 
 from __future__ import annotations
 
@@ -29,12 +29,14 @@ class Peers:
         names: of the systems.
         blocks: of each system and concurrency.
         calls: of a block.
+        tune: whether to look for the best setting of each first; else the first is taken.
     """
 
     place: Place
     names: tuple[str, ...]
     blocks: int
     calls: int
+    tune: bool = True
     absent: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -98,14 +100,21 @@ class Peers:
             if row["system"] == system.name:
                 return Setting(**row["setting"])
         rates = {}
-        for setting in system.settings if len(system.settings) > 1 else ():
-            running = await self._up(system, setting)
+        self.place.python(system)
+        for setting in system.settings if self.tune and len(system.settings) > 1 else ():
+            try:
+                running = await self._up(system, setting)
+            except Absent as reason:
+                print(f"  {system.name:<20}{setting!s:<34}does not start: {reason}", flush=True)
+                continue
             try:
                 found = [await self._block(running, BUSIEST) for _ in range(TUNING_ROUNDS)]
             finally:
                 await running.close()
             rates[setting] = statistics.median(row["throughput"] for row in found[1:])
             print(f"  {system.name:<20}{setting!s:<34}{rates[setting]:8.1f}/s", flush=True)
+        if not self.tune:
+            return system.settings[0]
         best = max(rates, key=rates.__getitem__) if rates else system.settings[0]
         tried = {str(setting): rate for setting, rate in rates.items()}
         self._tuned.add({"system": system.name, "setting": asdict(best), "tried": tried})

@@ -1,4 +1,4 @@
-"""Servers under stress: work for callers who are gone, overload, explanations beside predictions, half an hour of all."""
+"""Servers under stress: callers who are gone, overload, explanations beside predictions, half an hour of all."""
 
 from __future__ import annotations
 
