@@ -128,7 +128,7 @@ class Peers:
                 continue
             server = running[name]
             server.processes.go_on()
-            await server.block(self._requests[name], callers=concurrency, calls_=2 * concurrency)
+            await server.block(self._requests[name], callers=concurrency, calls_=min(2 * concurrency, self.calls))
             row = await self._block(server, concurrency)
             if server.system.pauses:
                 server.processes.pause()

@@ -40,8 +40,9 @@ class Kept:
     def add(self, row: Row) -> None:
         """Keep one more."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        torn = self.path.is_file() and not self.path.read_bytes().endswith(b"\n")
         with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write("\n" * torn + json.dumps(row) + "\n")
 
     def has(self, **facts: Any) -> bool:
         """Whether a row with these facts is there."""
