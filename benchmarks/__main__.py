@@ -11,6 +11,7 @@ MEASUREMENTS = (
     "scenes",
     "agreement",
     "latency",
+    "serving",
     "ratings",
     "attribution",
     "training egdd",

@@ -12,6 +12,7 @@ import hashlib
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from saaa.scene_graph import RoleGraph, SceneGraph
 from saaa.work import ExplainOptions, ItemResult, ModelInfo, Work, WorkItem
 from serving.answer import checked, make_answer
 from serving.backends.base import Backend
+from serving.cache import AnswerCache, Question
 from serving.catalog import Catalog
 from serving.fairness import Flow
 from serving.interceptors.base import current_call
@@ -90,7 +92,7 @@ class Analysis:
     Args:
         backend: runs batches.
         catalog: the served models.
-        settings: lanes, limits and threads.
+        settings: lanes, limits, cache and threads.
         alarm: called when the backend fails to answer, so that its state is looked at without delay.
         observer: told what happens.
     """
@@ -113,6 +115,7 @@ class Analysis:
             Work.EXPLAIN: Lane(backend.run, settings.explain, self._observer),
             Work.CAPTION: Lane(backend.run, settings.caption, self._observer),
         }
+        self._cache = AnswerCache(settings.cache_bytes, self._observer) if settings.cache_bytes else None
         self._threads = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
 
     @property
@@ -141,23 +144,41 @@ class Analysis:
         deadline = asyncio.get_running_loop().time() + timeout
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._answer(request, plan, deadline)
+                result = await self._answer(request, plan, deadline)
         except TimeoutError:
             raise DeadlineExceeded("The deadline passed before the answer was there; allow more time.") from None
         except BackendUnavailable:
             self._alarm()
             raise
+        self._observer.answered(request, result)
+        return result
 
     async def _answer(self, request: AnalysisRequest, plan: Plan, deadline: float) -> AnalysisResult:
+        """The answer to this request, computed or kept, with its own id and timings."""
+        call = current_call()
+        flow = Flow(call.caller if call else "", request.priority)
         stages = Stages(self._observer)
-        with stages.time("total"), contextlib.ExitStack() as places:
-            call = current_call()
-            flow = Flow(call.caller if call else "", request.priority)
+        with stages.time("total"):
+            if self._cache is None:
+                return await self._compute(request, plan, deadline, flow, stages)
+            # Not in the threads that decode: what is kept, or will be refused, must not wait for those.
+            digest = await asyncio.to_thread(_digest, request.image)
+            question = Question(caller=flow.caller, image_sha256=digest, plan=plan)
+            result = await self._cache.answer(
+                question, flow, lambda: self._compute(request, plan, deadline, flow, stages, digest)
+            )
+            return replace(result, request_id=request.request_id, timings=stages.seconds)
+
+    async def _compute(
+        self, request: AnalysisRequest, plan: Plan, deadline: float, flow: Flow, stages: Stages, digest: str = ""
+    ) -> AnalysisResult:
+        """A new answer; the image's digest is made where it is not known yet."""
+        with contextlib.ExitStack() as places:
             classifier, captioner = self._admit(plan, deadline, flow, places, stages)
             parts = [part for part in (classifier, captioner) if part is not None]
             places.enter_context(self._catalog.using(*(part.model for part in parts)))
             with stages.time("decode"):
-                digest = await self._in_thread(_decode, request, parts, self._limits)
+                digest = await self._in_thread(_decode, request, parts, self._limits, digest)
 
             async def classify() -> ItemResult | None:
                 if classifier is None or plan.classify is None:
@@ -179,7 +200,7 @@ class Analysis:
                         values = classified.maps[0].values
                         graph = await self._in_thread(propose_graph, values, classifier.geometry, plan.image_size)
                 captioned = await caption(graph)
-        result = make_answer(
+        return make_answer(
             plan,
             graph=graph,
             classified=classified,
@@ -193,8 +214,6 @@ class Analysis:
             backend=self._backend.name,
             timings=stages.seconds,
         )
-        self._observer.answered(request, result)
-        return result
 
     def _admit(
         self, plan: Plan, deadline: float, flow: Flow, places: contextlib.ExitStack, stages: Stages
@@ -227,7 +246,11 @@ class Analysis:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
 
 
-def _decode(request: AnalysisRequest, parts: Iterable[_Part], limits: RequestLimits) -> str:
+def _digest(image: bytes) -> str:
+    return hashlib.sha256(image).hexdigest()
+
+
+def _decode(request: AnalysisRequest, parts: Iterable[_Part], limits: RequestLimits, digest: str) -> str:
     """Decode once, fit to the input of each model that takes part; gives the SHA-256 of the bytes."""
     try:
         image = decode(request.image, max_pixels=limits.max_image_pixels, max_bytes=image_bytes(request, limits))
@@ -235,7 +258,7 @@ def _decode(request: AnalysisRequest, parts: Iterable[_Part], limits: RequestLim
         raise ImageRejected(error.message, field="image") from None
     for part in parts:
         part.fit(image)
-    return hashlib.sha256(request.image).hexdigest()
+    return digest or _digest(request.image)
 
 
 def _explained(plan: ClassifyPlan, part: _Part) -> WorkItem:

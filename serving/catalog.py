@@ -75,8 +75,11 @@ class Catalog:
         return frozenset((info.name, info.version) for info in self._all)
 
     def describe(self, models: Iterable[ModelInfo]) -> None:
-        """Replace the list of models."""
-        self._all = tuple(sorted(models, key=lambda info: (info.name, version_order(info.version))))
+        """Replace the list of models. What is still the same stays the same object, so that it is in memory once
+        however many hold it."""
+        before = {(info, info.runtime): info for info in self._all}
+        told = (before.get((info, info.runtime), info) for info in models)
+        self._all = tuple(sorted(told, key=lambda info: (info.name, version_order(info.version))))
         self._known = True
         self._select()
 

@@ -224,6 +224,7 @@ def write_analysis(result: AnalysisResult) -> pb.AnalyzeResponse:
             image_sha256=result.image_sha256,
             software_version=result.software_version,
             backend=result.backend,
+            cached=result.cached,
         ),
         timings=[pb.StageTiming(stage=stage, milliseconds=seconds * 1000) for stage, seconds in result.timings.items()],
         caption_nodes=[_write_node(node) for node in result.caption_nodes],

@@ -5,9 +5,9 @@ there. Two kinds of line:
 
 - "batch": id, time, seconds; `header`, the batch without its pixels as `saaa.wire` packs it, and `results`, its answer,
   both in base64; `pixels_sha256`, of each item's uint8 (size, size, 3)
-- "request": request_id, time, caller, image_sha256, image_size, software_version, backend, what was answered in short
-  (predictions, captions; method, target and digest of each map), and `models`: name, version, archive_sha256, runtime
-  (`saaa.runtime.fingerprint`), parameters, and the batch and the place in it where it was computed
+- "request": request_id, time, caller, image_sha256, image_size, software_version, backend, cached, what was answered in
+  short (predictions, captions; method, target and digest of each map), and `models`: name, version, archive_sha256,
+  runtime (`saaa.runtime.fingerprint`), parameters, and the batch and the place in it where it was computed
 
 A batch comes before the requests that it served. Lines are flushed to the system as they are written, not to the disk.
 """
@@ -221,6 +221,7 @@ def _request_line(time: str, caller: str, result: AnalysisResult) -> dict[str, A
         "image_size": list(result.image_size),
         "software_version": result.software_version,
         "backend": result.backend,
+        "cached": result.cached,
         "models": [_model(use) for use in (result.classifier, result.captioner) if use is not None],
         "predictions": [{"label": p.label, "probability": p.probability} for p in result.predictions],
         "captions": [" ".join(caption.words) for caption in result.captions],

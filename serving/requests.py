@@ -151,6 +151,8 @@ class AnalysisResult:
     image_sha256: str
     backend: str
     software_version: str
+    cached: bool = False
+    """Whether it was computed for another request."""
     predictions: tuple[Prediction, ...] = ()
     attributions: tuple[Attribution, ...] = ()
     captions: tuple[CaptionResult, ...] = ()

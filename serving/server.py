@@ -23,6 +23,7 @@ from serving.inference import INFERENCE_NAME, InferenceService
 from serving.interceptors.authentication import AuthenticationInterceptor, ReadLate
 from serving.interceptors.errors import ErrorInterceptor
 from serving.interceptors.limits import LimitsInterceptor
+from serving.interceptors.stopping import StoppingInterceptor
 from serving.oip import open_inference_pb2_grpc
 from serving.ratings import RatingStore
 from serving.reflection import add_reflection
@@ -33,11 +34,15 @@ from serving.settings import FacadeSettings
 from serving.telemetry.endpoint import cannot_serve_metrics
 from serving.telemetry.telemetry import Telemetry
 
+ONE_SIGNAL_S = 1.0
+"""Signals of so many seconds count as one."""
+
 
 class Facade:
     """The service on one port, in front of one backend; an async context manager.
 
-    Leaving it says NOT_SERVING, lets running calls finish for `drain_s`, and closes the backend.
+    Leaving it says NOT_SERVING, answers as before for `leave_s`, then takes no new calls, reads streams no further,
+    lets what is at work finish for `drain_s`, and closes the backend. Cancelled meanwhile, it does not wait any longer.
 
     Args:
         backend: runs the models; closed with the facade.
@@ -55,6 +60,7 @@ class Facade:
         self._analysis = Analysis(backend, self._catalog, self._settings, self._probe.poke, observer)
         self._ratings: RatingStore | None = None
         self._server: grpc.aio.Server | None = None
+        self._stopping: asyncio.Future[None] | None = None
         self._probing: asyncio.Task[None] | None = None
         self._port = 0
 
@@ -90,7 +96,6 @@ class Facade:
             StartFailed: the address cannot be listened on, or the file of the ratings, of a certificate or of tokens
                 cannot be used.
         """
-        server = None
         try:
             gate = Gate(self._settings.security)
             if self._settings.ratings is not None:
@@ -100,28 +105,32 @@ class Facade:
             # Ratings need no model: the service is as well as its store.
             await self._health.set(FEEDBACK_NAME, SERVING if self._ratings else NOT_SERVING)
             await self._telemetry.start(gate)
-            server = self._make_server(gate)
-            self._port = _listen(server, self._settings)
+            self._server = self._make_server(gate)
+            self._port = _listen(self._server, self._settings)
             await self._probe.look()
-            await server.start()
+            await self._server.start()
         except BaseException:
-            if server is not None:
-                await server.stop(None)
-            await self._close()
+            await _to_the_end(self._close())
             raise
-        self._server = server
         self._probing = asyncio.create_task(self._probe.run())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._health.enter_graceful_shutdown()
-        if self._server is not None:
-            await self._server.stop(self._settings.drain_s)
-        await self._close()
+        try:
+            await self._health.enter_graceful_shutdown()
+            await asyncio.sleep(self._settings.leave_s)
+            if self._stopping is not None and not self._stopping.done():
+                self._stopping.set_result(None)
+            if self._server is not None:
+                await self._server.stop(self._settings.drain_s)
+        finally:
+            await _to_the_end(self._close())
 
     async def _close(self) -> None:
+        if self._server is not None:
+            await self._server.stop(None)
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)
@@ -134,10 +143,12 @@ class Facade:
     def _make_server(self, gate: Gate) -> grpc.aio.Server:
         most = self._settings.max_message_bytes
         security = self._settings.security
+        self._stopping = asyncio.get_running_loop().create_future()
         server = grpc.aio.server(
             interceptors=[
                 *self._telemetry.interceptors,
                 ErrorInterceptor(),
+                StoppingInterceptor(self._stopping),
                 AuthenticationInterceptor(gate),
                 LimitsInterceptor(security),
                 ReadLate(),
@@ -154,7 +165,7 @@ class Facade:
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
         )
-        service = AnalysisService(self._analysis, self._catalog, self._settings)
+        service = AnalysisService(self._analysis, self._catalog, self._settings, self._stopping)
         analysis_pb2_grpc.add_AnalysisServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
         feedback = FeedbackService(self._ratings, self._settings)
         feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(feedback, server)  # type: ignore[no-untyped-call]
@@ -165,6 +176,19 @@ class Facade:
             health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
             add_reflection((SERVICE_NAME, FEEDBACK_NAME, INFERENCE_NAME, health_name), server)
         return server
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Wait until it is done, and only then be cancelled."""
+    task = asyncio.create_task(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 async def serve(facade: Facade) -> None:
@@ -183,15 +207,19 @@ async def serve(facade: Facade) -> None:
 
 
 async def until_signal(work: Coroutine[Any, Any, None]) -> None:
-    """Run until SIGTERM or SIGINT, which cancel the work once: it may take its time to clean up."""
+    """Run until SIGTERM or SIGINT, which cancel the work: it may take its time to clean up.
+
+    Each further signal cancels what it waits for then. Those within `ONE_SIGNAL_S` of another count as the same one: a
+    Ctrl-C may come both from the terminal and from a parent process.
+    """
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
-    stopped = False
+    stopped: float | None = None
 
     def stop() -> None:
         nonlocal stopped
-        if not stopped:
-            stopped = True
+        before, stopped = stopped, loop.time()
+        if before is None or stopped - before > ONE_SIGNAL_S:
             task.cancel()
 
     numbers = (signal.SIGTERM, signal.SIGINT)
@@ -200,7 +228,7 @@ async def until_signal(work: Coroutine[Any, Any, None]) -> None:
     try:
         await task
     except asyncio.CancelledError:
-        if not stopped:
+        if stopped is None:
             raise
     finally:
         for number in numbers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -30,13 +31,17 @@ class AnalysisService(analysis_pb2_grpc.AnalysisServiceServicer):
         analysis: answers requests.
         catalog: the served models.
         settings: limits and deadlines.
+        stopping: done when the service stops: streams are read no further.
     """
 
-    def __init__(self, analysis: Analysis, catalog: Catalog, settings: FacadeSettings) -> None:
+    def __init__(
+        self, analysis: Analysis, catalog: Catalog, settings: FacadeSettings, stopping: asyncio.Future[None]
+    ) -> None:
         self._analysis = analysis
         self._catalog = catalog
         self._settings = settings
         self._limits = write_limits(settings)
+        self._stopping = stopping
         self._uploads = Uploads(settings)
 
     async def Analyze(self, request: pb.AnalyzeRequest, context: Context) -> pb.AnalyzeResponse:  # noqa: N802
@@ -48,7 +53,7 @@ class AnalysisService(analysis_pb2_grpc.AnalysisServiceServicer):
         self, requests: AsyncIterator[pb.AnalyzeStreamRequest], context: Context
     ) -> None:
         """Many images, each answer as soon as it is there."""
-        await answer_stream(requests, context, self._analysis, self._settings)
+        await answer_stream(requests, context, self._analysis, self._settings, self._stopping)
 
     async def AnalyzeUpload(  # noqa: N802
         self, requests: AsyncIterator[pb.AnalyzeUploadRequest], context: Context

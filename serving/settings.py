@@ -112,6 +112,8 @@ class FacadeSettings:
     """Transport, credentials and limits of one caller."""
     telemetry: Annotated[TelemetrySettings, tyro.conf.arg(name="")] = field(default_factory=TelemetrySettings)
     """Metrics, traces, logs and the journal."""
+    cache_bytes: int = 0
+    """Most memory for answers that are kept for the same question of the same caller, in bytes; 0 keeps none."""
     decode_threads: int = 2
     """Threads that decode images, at least 1."""
     default_deadline_s: float = 60.0
@@ -126,8 +128,11 @@ class FacadeSettings:
     """Seconds after which a silent backend counts as down."""
     describe_timeout_s: float = 30.0
     """Seconds that the backend gets to describe its models; a busy worker answers after its batch."""
+    leave_s: float = 1.0
+    """Seconds between saying NOT_SERVING and refusing new calls when the facade stops; enough for balancers that watch
+    its health. Those that ask now and then need their own period."""
     drain_s: float = 20.0
-    """Seconds that running calls get to finish when the facade stops."""
+    """Seconds that running calls then get to finish."""
     max_message_bytes: int = 32 * 1024 * 1024
     """Largest gRPC message taken or sent, in bytes. Above the image limit, so that a slightly too large image gets
     a clear answer instead of gRPC's own."""
@@ -141,6 +146,7 @@ class FacadeSettings:
         _require(bool(self.host), "host", "an address such as 127.0.0.1")
         self.security.check_host(self.host)
         _require(0 <= self.port <= 65535, "port", "0 to 65535")
+        _require(self.cache_bytes >= 0, "cache_bytes", "at least 0 bytes")
         _require(self.decode_threads >= 1, "decode_threads", "at least 1")
         _require(self.max_uploads >= 1, "max_uploads", "at least 1")
         for name in (
@@ -151,7 +157,8 @@ class FacadeSettings:
             "describe_timeout_s",
         ):
             _require(getattr(self, name) > 0, name, "above 0 seconds")
-        _require(self.drain_s >= 0, "drain_s", "at least 0 seconds")
+        for name in ("leave_s", "drain_s"):
+            _require(getattr(self, name) >= 0, name, "at least 0 seconds")
         _require(
             self.max_message_bytes > self.limits.max_image_bytes,
             "max_message_bytes",

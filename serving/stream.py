@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from saaa.errors import LaneFull, SaaaError
+from saaa.errors import BackendUnavailable, LaneFull, SaaaError
 from saaa.v1 import analysis_pb2 as pb
 from serving.analysis import Analysis
 from serving.convert import read_analyze_request, write_analysis
@@ -22,7 +22,11 @@ _SHORTEST_WAIT_S = 0.02
 
 
 async def answer_stream(
-    requests: AsyncIterator[pb.AnalyzeStreamRequest], context: Context, analysis: Analysis, settings: FacadeSettings
+    requests: AsyncIterator[pb.AnalyzeStreamRequest],
+    context: Context,
+    analysis: Analysis,
+    settings: FacadeSettings,
+    stopping: asyncio.Future[None],
 ) -> None:
     """Read items, answer each when it is done.
 
@@ -34,6 +38,10 @@ async def answer_stream(
         context: the call; answers are written to it.
         analysis: answers an item.
         settings: the bound and the deadlines.
+        stopping: done when no more is to be read.
+
+    Raises:
+        BackendUnavailable: the service stops. All items that were read have their answers; others may be left.
     """
     places = asyncio.Semaphore(settings.limits.max_stream_in_flight)
     # gRPC takes one message of a call at a time.
@@ -47,15 +55,22 @@ async def answer_stream(
         finally:
             places.release()
 
+    async def read() -> None:
+        await places.acquire()
+        async for item in requests:
+            group.create_task(work(item))
+            await places.acquire()
+
     try:
         async with asyncio.TaskGroup() as group:
-            await places.acquire()
-            async for item in requests:
-                group.create_task(work(item))
-                await places.acquire()
+            reading = group.create_task(read())
+            await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
+            cut_short = reading.cancel()
     except BaseExceptionGroup as failures:
         # Items fail in their answers; this is the call itself, and one reason is enough.
         raise failures.exceptions[0] from None
+    if cut_short:
+        raise BackendUnavailable("The service is stopping; ask another one about the items without an answer.")
 
 
 async def _answer(

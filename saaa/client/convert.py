@@ -185,6 +185,7 @@ def _provenance(message: pb.Provenance) -> Provenance:
         image_sha256=message.image_sha256,
         software_version=message.software_version,
         backend=message.backend,
+        cached=message.cached,
     )
 
 

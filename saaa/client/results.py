@@ -320,6 +320,8 @@ class Provenance:
     image_sha256: str = ""
     software_version: str = ""
     backend: str = ""
+    cached: bool = False
+    """Whether it was computed for another request with the same image, options and archives."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -328,6 +330,7 @@ class Provenance:
             "image_sha256": self.image_sha256,
             "software_version": self.software_version,
             "backend": self.backend,
+            "cached": self.cached,
         }
 
 

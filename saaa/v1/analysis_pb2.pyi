@@ -421,18 +421,20 @@ class CaptionWord(_message.Message):
     def __init__(self, text: _Optional[str] = ..., log_probability: _Optional[float] = ..., node_weights: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Provenance(_message.Message):
-    __slots__ = ("classifier", "captioner", "image_sha256", "software_version", "backend")
+    __slots__ = ("classifier", "captioner", "image_sha256", "software_version", "backend", "cached")
     CLASSIFIER_FIELD_NUMBER: _ClassVar[int]
     CAPTIONER_FIELD_NUMBER: _ClassVar[int]
     IMAGE_SHA256_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_VERSION_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
     classifier: ModelProvenance
     captioner: ModelProvenance
     image_sha256: str
     software_version: str
     backend: str
-    def __init__(self, classifier: _Optional[_Union[ModelProvenance, _Mapping]] = ..., captioner: _Optional[_Union[ModelProvenance, _Mapping]] = ..., image_sha256: _Optional[str] = ..., software_version: _Optional[str] = ..., backend: _Optional[str] = ...) -> None: ...
+    cached: bool
+    def __init__(self, classifier: _Optional[_Union[ModelProvenance, _Mapping]] = ..., captioner: _Optional[_Union[ModelProvenance, _Mapping]] = ..., image_sha256: _Optional[str] = ..., software_version: _Optional[str] = ..., backend: _Optional[str] = ..., cached: _Optional[bool] = ...) -> None: ...
 
 class ModelProvenance(_message.Message):
     __slots__ = ("name", "version", "archive_sha256", "parameters")

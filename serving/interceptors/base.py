@@ -1,7 +1,7 @@
 """The chain's common part: a call as every interceptor sees it, and one method to override.
 
-Outermost first, the facade's chain is: metrics, tracing, error mapping, authentication, limits, handler. Whichever is
-outermost makes the `Call`; all others, and whatever runs below them, see the same one.
+Outermost first, the facade's chain is: metrics, tracing, error mapping, stopping, authentication, limits, handler.
+Whichever is outermost makes the `Call`; all others, and whatever runs below them, see the same one.
 """
 
 from __future__ import annotations

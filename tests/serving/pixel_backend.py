@@ -193,7 +193,7 @@ def link(number: int, subject: int, target: int) -> pb.Relationship:
     return pb.Relationship(id=number, subject_id=subject, object_id=target, name="near")
 
 
-QUICK = FacadeSettings(port=0, probe_interval_s=0.05, drain_s=2.0)
+QUICK = FacadeSettings(port=0, probe_interval_s=0.05, leave_s=0, drain_s=2.0)
 
 
 class Caller:

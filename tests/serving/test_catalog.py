@@ -59,3 +59,13 @@ def test_only_ready_models_answer() -> None:
     made.set_ready(frozenset({("colours", "1")}))
     made.require_ready(CLASSIFIER)
     assert not made.is_ready(CAPTIONER)
+
+
+def test_what_is_described_again_is_in_memory_once() -> None:
+    made = catalog("1", "2")
+    before = made.models
+    made.describe([replace(CLASSIFIER, version="1"), replace(CLASSIFIER, version="2", runtime="another"), CAPTIONER])
+    one, two, words = made.models
+    assert one is before[0]
+    assert words is before[2]
+    assert (before[1].runtime, two.runtime) == ("", "another")

@@ -35,7 +35,7 @@ from tests.serving.backends.test_torchserve import worker_pid
 from tests.tiny_models import EGDD_NAME, make_classifier, make_pixels
 
 PATIENT = 240.0
-SETTINGS = FacadeSettings(port=0, probe_interval_s=0.1, drain_s=5.0)
+SETTINGS = FacadeSettings(port=0, probe_interval_s=0.1, leave_s=0, drain_s=5.0)
 
 
 @pytest.fixture(scope="module")

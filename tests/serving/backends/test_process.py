@@ -140,6 +140,16 @@ async def test_a_port_that_somebody_took_is_replaced(
 
 
 @pytest.mark.slow
+async def test_a_torchserve_that_does_not_end_is_killed(tiny_models: Path, root: Path) -> None:
+    async with TorchServeProcess(tiny_models, options=replace(ONE_WORKER, stop_timeout_s=1)) as process:
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        started = time.monotonic()
+    assert 1 <= time.monotonic() - started < 20
+    assert list(root.iterdir()) == []
+
+
+@pytest.mark.slow
 async def test_java_of_the_wheel_runs_torchserve(
     tiny_models: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

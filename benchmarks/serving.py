@@ -1,0 +1,218 @@
+"""Our service beside others: the same model, the same JPEGs of 100 KB, the same client, in interleaved blocks.
+
+    python -m benchmarks.serving --parts peers dead_work explain interference overload soak
+
+Others are installed into environments of their own below `build/bench/env` (uv) and left out with a word where that
+fails. Every block is kept below `build/bench/serving`: a run goes on where the last one stopped; `--again` forgets.
+Processor time is that of a server's processes alone; the load generator's is printed beside it. Writes
+`build/bench/serving.json` (which is also the last line printed) and `build/bench/serving.png`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import tyro
+
+from benchmarks.serving_explain import OURS, THEIRS, Explain
+from benchmarks.serving_peers import CONCURRENCY, FIGURES, Peers
+from benchmarks.serving_plot import draw
+from benchmarks.serving_results import Gate, Kept, gate_of_ratio, ratio
+from benchmarks.serving_stress import BURST, Stress
+from benchmarks.serving_systems import IN_PROCESS, SYSTEMS, Absent, Place, Setting
+
+Part = Literal["peers", "dead_work", "explain", "interference", "overload", "soak"]
+PARTS: tuple[Part, ...] = ("peers", "dead_work", "explain", "interference", "overload", "soak")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to measure, and how long."""
+
+    output: Path = Path("build/bench")
+    parts: tuple[Part, ...] = PARTS
+    systems: tuple[str, ...] = tuple(SYSTEMS)
+    """Of the parts peers and dead_work."""
+    blocks: int = 20
+    """Of each system and concurrency, and of explain and interference."""
+    calls: int = 96
+    """Of a block."""
+    tune: bool = True
+    """Find each server's best setting first."""
+    overload_s: float = 60.0
+    soak_minutes: float = 30.0
+    again: bool = False
+    """Forget what was measured."""
+
+
+class Bench:
+    """The parts, what they keep, and what follows.
+
+    Args:
+        options: see there.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._folder = options.output / "serving"
+        place = Place(folder=self._folder, environments=options.output / "env")
+        if options.again:
+            for path in self._folder.glob("*.jsonl"):
+                path.unlink()
+        shutil.rmtree(self._folder / "logs", ignore_errors=True)
+        self._stress = Stress(place)
+        self.peers_ = Peers(place, options.systems, options.blocks, options.calls, options.tune)
+        self._explain = Explain(place)
+
+    def kept(self, part: str) -> Kept:
+        """A part's rows."""
+        return Kept(self._folder / f"{part}.jsonl")
+
+    async def peers(self) -> None:
+        """All servers."""
+        await self.peers_.measure()
+
+    async def dead_work(self) -> None:
+        """One row a system."""
+        for name in self._options.systems:
+            if name != IN_PROCESS.name and not self.kept("dead_work").has(system=name):
+                try:
+                    self.kept("dead_work").add(await self._stress.dead_work(name, Setting()))
+                except Absent as reason:
+                    print(f"left out: {name}: {reason}", flush=True)
+
+    async def explain(self) -> None:
+        """The blocks."""
+        await self._explain.measure(self._options.blocks, self._options.calls)
+
+    async def interference(self) -> None:
+        """The blocks."""
+        kept = self.kept("interference")
+        left = self._options.blocks - len(kept.rows())
+        if left > 0:
+            await self._stress.interference(left, self._options.calls, kept.add)
+
+    async def overload(self) -> None:
+        """One row."""
+        if not self.kept("overload").rows():
+            self.kept("overload").add(await self._stress.overload(self._options.overload_s))
+
+    async def soak(self) -> None:
+        """One row."""
+        if not self.kept("soak").rows():
+            self.kept("soak").add(await self._stress.soak(self._options.soak_minutes * 60))
+
+    def figures(self) -> dict[str, Any]:
+        """All that was measured, in this run or before."""
+        dead = self.kept("dead_work").rows()
+        return {
+            **self.peers_.figures(),
+            "dead_work": {row["system"]: row["dead"] for row in dead},
+            "dead_work_calls": BURST,
+            "explain_throughput": self._explain.figures(),
+            "explain_steps": (Kept(self._folder / "steps.jsonl").rows() or [None])[-1],
+            "interference": self.kept("interference").rows(),
+            "overload": (self.kept("overload").rows() or [None])[-1],
+            "soak": (self.kept("soak").rows() or [None])[-1],
+        }
+
+    def gates(self, figures: dict[str, Any]) -> list[Gate]:
+        """What must be reached."""
+        gates = self.peers_.gates()
+        rows = {row["block"]: row for row in self._explain.rows.rows()}
+        pair = [{block: row[name] for block, row in rows.items()} for name in (OURS, THEIRS)]
+        gates.append(gate_of_ratio("explanations a second, ours / captum", ratio(*pair), 5.0, at_least=True))
+        blocks = dict(enumerate(figures["interference"]))
+        for callers in (1, 4):
+            pair = [{b: row[f"{name}_p99_{callers}"] for b, row in blocks.items()} for name in ("busy", "quiet")]
+            name = f"p99 of predictions of {callers}, beside 20 explanations / alone"
+            gates.append(gate_of_ratio(name, ratio(*pair), 1.25, at_least=False))
+        dead = figures["dead_work"].get(OURS)
+        gates.append(Gate(f"dead work of {BURST} calls, {OURS}", dead, 1, False))
+        flood = figures["overload"] or {}
+        gates += [
+            Gate("overload: goodput / capacity", flood.get("goodput_share"), 0.9, True),
+            Gate("overload: p99 of accepted, s", flood.get("p99_accepted_s"), flood.get("deadline_s", 2.0), False),
+            Gate("overload: p99 of refusals, ms", flood.get("refusal_p99_ms"), 20, False),
+            Gate("overload: memory, end / begin", flood.get("memory_growth"), 1.05, False),
+        ]
+        soak = figures["soak"] or {}
+        for name in ("memory", "descriptors", "files"):
+            begin, end = soak.get(name, (None, None))
+            grown = None if begin is None else end / max(begin, 1)
+            gates.append(Gate(f"soak: {name}, last quarter / second", grown, 1.03, False))
+        return gates
+
+
+def report(figures: dict[str, Any]) -> None:
+    """Print the tables."""
+    titles = {
+        "throughput": "calls a second",
+        "p50": "p50, ms",
+        "p99": "p99, ms",
+        "cpu_per_request": "server's processor time a call, ms",
+        "generator_cpu": "load generator's processor time a call, ms (not in the figures above)",
+    }
+    for figure in (*FIGURES, "generator_cpu"):
+        print(f"\n{titles[figure]}\n  {'':<20}" + "".join(f"{f'at {c}':>10}" for c in CONCURRENCY))
+        for name, row in figures[figure].items():
+            cells = "".join(f"{row[str(c)]:10.2f}" if str(c) in row else f"{'-':>10}" for c in CONCURRENCY)
+            print(f"  {name:<20}{cells}   {figures['settings'].get(name, '')}")
+    for name, why in figures["absent"].items():
+        print(f"  {name:<20}left out: {why.splitlines()[0]}")
+    print(f"\ncomputed for nobody, of {BURST} calls with a short deadline on a busy server")
+    for name, count in figures["dead_work"].items():
+        print(f"  {name:<20}{count:5d}")
+    print("\npredictions with attributions a second")
+    for name, rate in figures["explain_throughput"].items():
+        print(f"  {name:<20}{rate:8.2f}")
+    if figures["explain_steps"]:
+        print(f"  captum: {figures['explain_steps']['steps']} steps, {figures['explain_steps']['why']}")
+    if rows := figures["interference"]:
+        print("\np99 of predictions, ms (medians of blocks)")
+        for callers in (1, 4):
+            quiet, busy = (statistics.median(row[f"{n}_p99_{callers}"] for row in rows) for n in ("quiet", "busy"))
+            print(f"  {callers} callers: alone {quiet:.1f}, beside 20 slow explanations {busy:.1f}")
+    for name in ("overload", "soak"):
+        if figures[name]:
+            print(f"\n{name}\n  " + json.dumps(figures[name]))
+
+
+async def measure(options: Options) -> None:
+    """The parts asked for, one after the other."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    bench = Bench(options)
+    for part in options.parts:
+        print(f"\n== {part}", flush=True)
+        await getattr(bench, part)()
+    figures = bench.figures()
+    report(figures)
+    print("\ngates")
+    gates = bench.gates(figures)
+    for gate in gates:
+        print(gate)
+    draw(figures, options.output / "serving.png")
+    figures["gates"] = {gate.name: {"value": gate.value, "reached": gate.reached} for gate in gates}
+    text = json.dumps(figures)
+    (options.output / "serving.json").write_text(text + "\n")
+    print(f"\n{options.output / 'serving.png'}\n{text}")
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(measure(tyro.cli(Options, prog="python -m benchmarks.serving", description=__doc__)))
+    except asyncio.CancelledError:
+        sys.exit("stopped; the same command goes on from here")

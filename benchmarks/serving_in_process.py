@@ -1,0 +1,39 @@
+"""The model called in its own process, for `benchmarks.serving`: no server at all.
+
+Reads "CONCURRENCY CALLS" a line, makes so many calls from so many callers to its worker threads, and answers with one
+JSON list of seconds a call.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
+from pathlib import Path
+
+from benchmarks.serving_model import Model, told
+
+
+def main() -> None:
+    """Answer until the input ends."""
+    options = told()
+    model = Model(options.archive, options.threads)
+    jpegs = [path.read_bytes() for path in sorted(Path(options.folder).glob("*.jpg"))]
+    with ThreadPoolExecutor(options.workers) as workers:
+
+        def timed(jpeg: bytes) -> float:
+            start = time.perf_counter()
+            workers.submit(model.answers, [jpeg]).result()
+            return time.perf_counter() - start
+
+        print(json.dumps([json.loads(model.answers([jpeg])[0]) for jpeg in jpegs]), flush=True)
+        for line in sys.stdin:
+            concurrency, calls = map(int, line.split())
+            with ThreadPoolExecutor(concurrency) as callers:
+                print(json.dumps(list(callers.map(timed, islice(cycle(jpegs), calls)))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Throughput, latency and processor time of all servers: interleaved blocks, each server at its best setting."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from benchmarks.serving_material import FAST, Material
+from benchmarks.serving_results import Gate, Kept, Ratio, Row, gate_of_ratio, percentile, ratio
+from benchmarks.serving_systems import IN_PROCESS, SYSTEMS, Absent, Place, Running, Setting, System, launch
+
+CONCURRENCY = (1, 4, 16)
+BUSIEST = CONCURRENCY[-1]
+TUNING_ROUNDS = 3
+FIGURES = ("throughput", "p50", "p99", "cpu_per_request")
+OURS, OURS_LOCAL = "facade_torchserve", "facade_local"
+
+
+@dataclass
+class Peers:
+    """The part.
+
+    Args:
+        place: where things are kept.
+        names: of the systems.
+        blocks: of each system and concurrency.
+        calls: of a block.
+        tune: whether to look for the best setting of each first; else the first is taken.
+    """
+
+    place: Place
+    names: tuple[str, ...]
+    blocks: int
+    calls: int
+    tune: bool = True
+    absent: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.material = Material(self.place.folder)
+        self._requests = {name: [SYSTEMS[name].request(jpeg) for jpeg in self.material.jpegs()] for name in self.names}
+        self.rows = Kept(self.place.folder / f"peers-{self.calls}.jsonl")
+        self._tuned = Kept(self.place.folder / f"tuned-{self.calls}.jsonl")
+
+    async def measure(self) -> None:
+        """Find the best settings, then measure the blocks that are not there."""
+        wanted = [name for name in self.names if self._blocks_left(name)]
+        if not wanted:
+            return
+        self._right = self.material.right(FAST)
+        settings = {}
+        for name in wanted:
+            try:
+                settings[name] = await self._best(SYSTEMS[name])
+            except Absent as reason:
+                self._leave_out(name, reason)
+        async with AsyncExitStack() as stack:
+            running = {}
+            for name, setting in settings.items():
+                try:
+                    running[name] = await self._up(SYSTEMS[name], setting)
+                except Absent as reason:
+                    self._leave_out(name, reason)
+                    continue
+                stack.push_async_callback(running[name].close)
+                if SYSTEMS[name].pauses:
+                    running[name].processes.pause()
+            for block in range(self.blocks):
+                await self._round(block, running, settings)
+
+    def _leave_out(self, name: str, reason: Absent) -> None:
+        self.absent[name] = str(reason)
+        print(f"left out: {name}: {reason}", flush=True)
+
+    def _blocks_left(self, name: str) -> bool:
+        return any(
+            not self.rows.has(system=name, concurrency=concurrency, block=block)
+            for block in range(self.blocks)
+            for concurrency in CONCURRENCY
+        )
+
+    async def _up(self, system: System, setting: Setting) -> Running:
+        running = launch(system, self.place, setting, archive=self.material.archive(FAST), images=self.material.images)
+        try:
+            if system is IN_PROCESS:
+                running.next_line()
+            else:
+                await running.until_right(self._requests[system.name][0], self._right)
+        except BaseException:
+            await running.close()
+            raise
+        return running
+
+    async def _best(self, system: System) -> Setting:
+        """The setting of highest throughput at the greatest concurrency; kept, so that a later run takes it."""
+        for row in self._tuned.rows():
+            if row["system"] == system.name:
+                return Setting(**row["setting"])
+        rates = {}
+        self.place.python(system)
+        for setting in system.settings if self.tune and len(system.settings) > 1 else ():
+            try:
+                running = await self._up(system, setting)
+            except Absent as reason:
+                print(f"  {system.name:<20}{setting!s:<34}does not start: {reason}", flush=True)
+                continue
+            try:
+                found = [await self._block(running, BUSIEST) for _ in range(TUNING_ROUNDS)]
+            finally:
+                await running.close()
+            rates[setting] = statistics.median(row["throughput"] for row in found[1:])
+            print(f"  {system.name:<20}{setting!s:<34}{rates[setting]:8.1f}/s", flush=True)
+        if not self.tune:
+            return system.settings[0]
+        best = max(rates, key=rates.__getitem__) if rates else system.settings[0]
+        tried = {str(setting): rate for setting, rate in rates.items()}
+        self._tuned.add({"system": system.name, "setting": asdict(best), "tried": tried})
+        return best
+
+    async def _round(self, block: int, running: dict[str, Running], settings: dict[str, Setting]) -> None:
+        turns = [(name, concurrency) for name in running for concurrency in CONCURRENCY]
+        random.Random(block).shuffle(turns)
+        for name, concurrency in turns:
+            if self.rows.has(system=name, concurrency=concurrency, block=block):
+                continue
+            server = running[name]
+            server.processes.go_on()
+            await server.block(self._requests[name], callers=concurrency, calls_=min(2 * concurrency, self.calls))
+            row = await self._block(server, concurrency)
+            if server.system.pauses:
+                server.processes.pause()
+            self.rows.add({"system": name, "block": block, "setting": str(settings[name]), **row})
+        print(f"block {block + 1} of {self.blocks}", flush=True)
+
+    async def _block(self, server: Running, concurrency: int) -> Row:
+        before, own = server.processes.seconds(), time.process_time()
+        times, seconds = await server.block(self._requests[server.system.name], callers=concurrency, calls_=self.calls)
+        own, spent = time.process_time() - own, server.processes.seconds() - before
+        return {
+            "concurrency": concurrency,
+            "calls": self.calls,
+            "throughput": self.calls / seconds,
+            "p50": percentile(times, 0.5),
+            "p99": percentile(times, 0.99),
+            "cpu_per_request": spent / self.calls * 1000,
+            "generator_cpu": own / self.calls * 1000,
+        }
+
+    def by_block(self, name: str, concurrency: int, figure: str) -> dict[int, float]:
+        """A figure of each block."""
+        return {
+            row["block"]: row[figure]
+            for row in self.rows.rows()
+            if (row["system"], row["concurrency"]) == (name, concurrency)
+        }
+
+    def figures(self) -> dict[str, Any]:
+        """Medians over blocks, as the JSON has them: throughput in calls a second, times in milliseconds."""
+        found: dict[str, Any] = {figure: {} for figure in (*FIGURES, "generator_cpu")}
+        for figure, table in found.items():
+            for name in SYSTEMS:
+                cells = {str(c): self.by_block(name, c, figure) for c in CONCURRENCY}
+                row = {c: statistics.median(values.values()) for c, values in cells.items() if values}
+                if row:
+                    table[name] = row
+        settings = {row["system"]: row["setting"] for row in self.rows.rows()}
+        return {**found, "settings": settings, "tuning": self._tuned.rows(), "absent": self.absent}
+
+    def ratio(self, figure: str, concurrency: int, name: str, other: str) -> Ratio | None:
+        """One system's figure by another's."""
+        return ratio(self.by_block(name, concurrency, figure), self.by_block(other, concurrency, figure))
+
+    def gates(self) -> list[Gate]:
+        """What must be reached."""
+        gates = []
+        for name in SYSTEMS:
+            if name not in (IN_PROCESS.name, "grpc_aio", OURS, OURS_LOCAL):
+                found = self.ratio("throughput", BUSIEST, OURS, name)
+                gates.append(gate_of_ratio(f"throughput at {BUSIEST}, {OURS} / {name}", found, 1.0, at_least=True))
+        for figure, concurrency, bound in (("cpu_per_request", BUSIEST, 1.10), ("p50", 1, 1.25)):
+            found = self.ratio(figure, concurrency, OURS, IN_PROCESS.name)
+            name = f"{figure} at {concurrency}, {OURS} / {IN_PROCESS.name}"
+            gates.append(gate_of_ratio(name, found, bound, at_least=False))
+        return gates

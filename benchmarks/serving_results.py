@@ -1,0 +1,123 @@
+"""What `benchmarks.serving` measured, kept so that a run goes on where it stopped, and what follows from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Row = dict[str, Any]
+DRAWS = 4000
+NEAR = 0.05
+"""A ratio is met when its 95 % bound is within this share of it."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Rows of one part, appended to a file as they are measured.
+
+    Args:
+        path: JSON lines.
+    """
+
+    path: Path
+
+    def rows(self) -> list[Row]:
+        """All; a last line that was cut off is left out."""
+        rows = []
+        if self.path.is_file():
+            for line in self.path.read_text().splitlines():
+                try:
+                    rows.append(json.loads(line))
+                except ValueError:
+                    continue
+        return rows
+
+    def add(self, row: Row) -> None:
+        """Keep one more."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        torn = self.path.is_file() and not self.path.read_bytes().endswith(b"\n")
+        with self.path.open("a") as file:
+            file.write("\n" * torn + json.dumps(row) + "\n")
+
+    def has(self, **facts: Any) -> bool:
+        """Whether a row with these facts is there."""
+        return any(all(row.get(key) == value for key, value in facts.items()) for row in self.rows())
+
+
+def percentile(times: Sequence[float], share: float) -> float:
+    """Of seconds; milliseconds."""
+    return float(np.quantile(times, share)) * 1000
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The median ratio of two figures measured side by side, with the 95 % interval of its bootstrap over blocks."""
+
+    value: float
+    low: float
+    high: float
+    blocks: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}, {self.blocks} blocks)"
+
+
+def ratio(above: Mapping[int, float], below: Mapping[int, float]) -> Ratio | None:
+    """Figures by block; blocks that lack one are left out, and None is that there are none."""
+    both = sorted(above.keys() & below.keys())
+    if not both:
+        return None
+    each = np.array([above[block] / below[block] for block in both])
+    draws = np.random.default_rng(0).integers(0, len(each), (DRAWS, len(each)))
+    low, high = np.quantile(np.median(each[draws], axis=1), (0.025, 0.975))
+    return Ratio(float(np.median(each)), float(low), float(high), len(each))
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A figure that should be reached.
+
+    Args:
+        name: what.
+        value: measured; None was not.
+        bound: what it should reach.
+        at_least: else at most.
+        edge: the unfavourable end of its interval; the value itself where it has none.
+    """
+
+    name: str
+    value: float | None
+    bound: float
+    at_least: bool
+    edge: float | None = None
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether it is; None is that nothing was measured."""
+        if self.value is None:
+            return None
+        if self.edge is None:
+            return self.value >= self.bound if self.at_least else self.value <= self.bound
+        if self.at_least:
+            return self.edge >= self.bound * (1 - NEAR)
+        return self.edge <= self.bound * (1 + NEAR)
+
+    def __str__(self) -> str:
+        sign = ">=" if self.at_least else "<="
+        if self.value is None:
+            return f"  {self.name:<66}{'-':>9}   {sign} {self.bound:<7g}not measured"
+        edge = "" if self.edge is None else f" (95 % bound {self.edge:.3f})"
+        said = "reached" if self.reached else "MISSED"
+        return f"  {self.name:<66}{self.value:9.3f}   {sign} {self.bound:<7g}{said}{edge}"
+
+
+def gate_of_ratio(name: str, found: Ratio | None, bound: float, *, at_least: bool) -> Gate:
+    """A ratio's gate."""
+    if found is None:
+        return Gate(name, None, bound, at_least)
+    return Gate(name, found.value, bound, at_least, found.low if at_least else found.high)

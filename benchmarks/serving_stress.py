@@ -1,0 +1,256 @@
+"""Servers under stress: callers who are gone, overload, explanations beside predictions, half an hour of all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import re
+import statistics
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import serving_calls as calls
+from benchmarks.serving_calls import Late, Refused
+from benchmarks.serving_material import FAST, SLOW, Material
+from benchmarks.serving_results import Row, percentile
+from benchmarks.serving_systems import SYSTEMS, Place, Running, Setting, launch
+
+BURST, DEADLINE_S, STEADY, SETTLE_S = 24, 0.3, 4, 1.5
+OVERLOAD, OVERLOAD_DEADLINE_S, CAPACITY_S = 5.0, 2.0, 8.0
+SLOW_EXPLANATIONS = 20
+EXPLANATIONS = ({"method": "integrated_gradients", "steps": 32}, {"method": "rise", "masks": 64})
+PATIENT = ("--explain.max_wait_s", "600")
+SAMPLE_S = 5.0
+FACADE = "facade_torchserve"
+
+
+@dataclass(frozen=True)
+class Stress:
+    """The parts.
+
+    Args:
+        place: where things are kept.
+    """
+
+    place: Place
+
+    @contextlib.asynccontextmanager
+    async def running(
+        self, name: str, setting: Setting, *, model: str = FAST, count: Path | None = None, options: Sequence[str] = ()
+    ) -> AsyncIterator[tuple[Running, list[bytes]]]:
+        """A server that answers, and its requests."""
+        system, material = SYSTEMS[name], Material(self.place.folder)
+        requests = [system.request(jpeg) for jpeg in material.jpegs()]
+        archive = material.archive(model)
+        server = launch(
+            system, self.place, setting, archive=archive, images=material.images, count=count, options=options
+        )
+        try:
+            await server.until_right(requests[0], material.right(model))
+            yield server, requests
+        finally:
+            await server.close()
+
+    async def dead_work(self, name: str, setting: Setting) -> Row:
+        """Calls with a short deadline among steady ones: how many images were computed for nobody.
+
+        A server without metrics of its own counts in a file.
+        """
+        count = self.place.folder / "computed.bin"
+        count.unlink(missing_ok=True)
+        async with self.running(name, setting, model=SLOW, count=count) as (server, requests):
+
+            def computed() -> int:
+                return _metric(server, "saaa_batch_items_sum") if server.system.backend else count.stat().st_size
+
+            answered, stop = 0, asyncio.Event()
+
+            async def steady() -> None:
+                nonlocal answered
+                while not stop.is_set():
+                    await server.caller(requests[0], 120)
+                    answered += 1
+
+            async def hurried(index: int) -> None:
+                nonlocal answered
+                with contextlib.suppress(Late, Refused):
+                    await server.caller(requests[index % len(requests)], DEADLINE_S)
+                    answered += 1
+
+            await _still(computed)
+            before = computed()
+            loops = [asyncio.create_task(steady()) for _ in range(STEADY)]
+            await asyncio.sleep(SETTLE_S)
+            in_time = -answered
+            await asyncio.gather(*(hurried(index) for index in range(BURST)))
+            in_time += answered
+            await asyncio.sleep(SETTLE_S)
+            stop.set()
+            await asyncio.gather(*loops)
+            await _still(computed)
+            return {"system": name, "dead": computed() - before - answered, "answered": answered}
+
+    async def overload(self, seconds: float) -> Row:
+        """Five times the capacity: what is still answered in time, how fast the rest is refused, what memory does."""
+        async with self.running(FACADE, Setting()) as (server, requests):
+            for _ in range(2):  # once to warm up
+                capacity = await _capacity(server, requests)
+            memory, accepted, refused, late, failed = [server.processes.memory()], [], [], 0, 0
+            rng = random.Random(0)
+
+            async def one(request: bytes) -> None:
+                nonlocal late, failed
+                start = time.perf_counter()
+                try:
+                    await server.caller(request, OVERLOAD_DEADLINE_S)
+                    accepted.append(time.perf_counter() - start)
+                except Refused:
+                    refused.append(time.perf_counter() - start)
+                except Late:
+                    late += 1
+                except Exception:
+                    failed += 1
+
+            started = time.perf_counter()
+            tasks, due, sample = set[asyncio.Task[None]](), started, started
+            while due < started + seconds:
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                task = asyncio.create_task(one(rng.choice(requests)))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+                due += rng.expovariate(OVERLOAD * capacity)
+                if time.perf_counter() > sample + 1:
+                    sample = time.perf_counter()
+                    memory.append(await asyncio.to_thread(server.processes.memory))
+            took = time.perf_counter() - started
+            await asyncio.gather(*tasks)
+            tenth = max(1, len(memory) // 10)
+            return {
+                "capacity": capacity,
+                "offered": (len(accepted) + len(refused) + late + failed) / took,
+                "goodput": len(accepted) / took,
+                "goodput_share": len(accepted) / took / capacity,
+                "p99_accepted_s": percentile(accepted, 0.99) / 1000 if accepted else None,
+                "deadline_s": OVERLOAD_DEADLINE_S,
+                "refused": len(refused),
+                "refusal_p50_ms": percentile(refused, 0.5) if refused else None,
+                "refusal_p99_ms": percentile(refused, 0.99) if refused else None,
+                "late": late,
+                "failed": failed,
+                "memory_growth": statistics.median(memory[-tenth:]) / statistics.median(memory[tenth : 2 * tenth + 1]),
+            }
+
+    async def interference(self, blocks: int, calls_: int, keep: Callable[[Row], None]) -> None:
+        """p99 of predictions with and without slow explanations in flight, in turn; a row a block."""
+        async with self.running(FACADE, Setting(), options=PATIENT) as (server, requests):
+            jpegs = Material(self.place.folder).jpegs()
+            slow = [calls.analyze(jpegs[0], outputs=["attributions"], **options) for options in EXPLANATIONS]
+            await server.block(requests, callers=4, calls_=16)
+            for _ in range(blocks):
+                row: Row = {}
+                for callers in (1, 4):
+                    quiet, _ = await server.block(requests, callers=callers, calls_=calls_)
+                    async with _in_flight(server, slow):
+                        busy, _ = await server.block(requests, callers=callers, calls_=calls_)
+                    for name, times in (("quiet", quiet), ("busy", busy)):
+                        row |= {f"{name}_p99_{callers}": percentile(times, 0.99)}
+                        row |= {f"{name}_p50_{callers}": percentile(times, 0.5)}
+                keep(row)
+
+    async def soak(self, seconds: float) -> Row:
+        """A mixed load: predictions, explanations, images that are none, callers that leave early."""
+        async with self.running(FACADE, Setting()) as (server, requests):
+            jpeg = Material(self.place.folder).jpegs()[0]
+            explain = calls.analyze(jpeg, outputs=["predictions", "attributions"])
+            rng, outcomes, samples = random.Random(0), dict[str, int](), list[tuple[int, int, int]]()
+            end = time.monotonic() + seconds
+
+            async def caller() -> None:
+                while time.monotonic() < end:
+                    kind = rng.random()
+                    request, timeout = rng.choice(requests), 30.0
+                    if kind < 0.2:
+                        request = explain
+                    elif kind < 0.3:
+                        request = calls.analyze(jpeg[: rng.randrange(len(jpeg) - 100)] or b"?")
+                    elif kind < 0.4:
+                        timeout = rng.uniform(0.001, 0.2)
+                    try:
+                        await server.caller(request, timeout)
+                        said = "answered"
+                    except (Late, Refused) as error:
+                        said = type(error).__name__.lower()
+                    except Exception as error:
+                        code = getattr(error, "code", None)
+                        said = code().name if code else type(error).__name__
+                    outcomes[said] = outcomes.get(said, 0) + 1
+
+            loops = [asyncio.create_task(caller()) for _ in range(8)]
+            while time.monotonic() < end:
+                await asyncio.sleep(min(SAMPLE_S, seconds / 20))
+                samples.append(await asyncio.to_thread(server.sample))
+            await asyncio.gather(*loops)
+            names = ("memory", "descriptors", "files")
+            quarter = max(1, len(samples) // 4)
+            found: Row = {"seconds": seconds, "outcomes": outcomes}
+            for name, values in zip(names, zip(*samples, strict=True), strict=True):
+                second, last = values[quarter : 2 * quarter] or values, values[-quarter:]
+                found |= {name: [statistics.median(second), statistics.median(last)]}
+            return found
+
+
+async def _capacity(server: Running, requests: Sequence[bytes]) -> float:
+    """Answers a second to 16 callers."""
+    done, end = 0, time.perf_counter() + CAPACITY_S
+
+    async def caller(index: int) -> None:
+        nonlocal done
+        while time.perf_counter() < end:
+            await server.caller(requests[index % len(requests)], 60)
+            done += 1
+
+    start = time.perf_counter()
+    await asyncio.gather(*(caller(index) for index in range(16)))
+    return done / (time.perf_counter() - start)
+
+
+@contextlib.asynccontextmanager
+async def _in_flight(server: Running, requests: Sequence[bytes]) -> AsyncIterator[None]:
+    """`SLOW_EXPLANATIONS` calls under way, each followed by the next."""
+
+    async def again(request: bytes) -> None:
+        while True:
+            try:
+                await server.caller(request, 600)
+            except Refused:
+                await asyncio.sleep(0.5)
+
+    tasks = [asyncio.create_task(again(requests[index % len(requests)])) for index in range(SLOW_EXPLANATIONS)]
+    try:
+        await asyncio.sleep(1)
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(2)  # what is at the backend ends
+
+
+def _metric(server: Running, name: str) -> int:
+    """The sum of a metric of `saaa up`, over its labels."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.ports[1]}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    return round(sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)))
+
+
+async def _still(count: Callable[[], int]) -> None:
+    """Wait until a count stays the same."""
+    last, since = count(), time.monotonic()
+    while time.monotonic() < since + SETTLE_S:
+        await asyncio.sleep(0.1)
+        if (now := count()) != last:
+            last, since = now, time.monotonic()

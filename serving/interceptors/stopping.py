@@ -1,0 +1,46 @@
+"""Ends the calls that would never end by themselves, so that the service can stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from saaa.errors import BackendUnavailable
+from serving.interceptors.base import Call, CallInterceptor
+
+ENDLESS = ("/grpc.health.", "/grpc.reflection.")
+"""How their methods' full names begin: they wait for news or for questions, and have no work to finish."""
+
+
+class StoppingInterceptor(CallInterceptor):
+    """Ends them when the service stops; all other calls finish.
+
+    Args:
+        stopping: done when the service stops.
+    """
+
+    def __init__(self, stopping: asyncio.Future[None]) -> None:
+        self._stopping = stopping
+
+    @contextlib.asynccontextmanager
+    async def around(self, call: Call) -> AsyncIterator[None]:
+        """Raises `BackendUnavailable` in the middle of such a call."""
+        task = asyncio.current_task()
+        if call.kind == "unary" or not call.method.startswith(ENDLESS) or task is None:
+            yield
+            return
+
+        def end(_: asyncio.Future[None]) -> None:
+            task.cancel()
+
+        self._stopping.add_done_callback(end)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._stopping.done():
+                raise
+            task.uncancel()
+            raise BackendUnavailable("The service is stopping; ask another one.") from None
+        finally:
+            self._stopping.remove_done_callback(end)
