@@ -10,10 +10,21 @@ from typing import Any
 import yaml
 
 from deploy.check.manifests import Manifests, Object, containers, name_of, pod_template
+from serving.backends.process import TorchServeOptions
+from serving.settings import FacadeSettings
 
 USER = 10001
 """Who everything runs as."""
-_UNITS = {"m": Decimal("0.001"), "": Decimal(1), "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+_UNITS = {
+    "m": Decimal("0.001"),
+    "": Decimal(1),
+    "k": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+}
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)([a-zA-Z]*)")
 _MARGIN_S = 5
 """The least that is left of the grace period when all has had its time."""
@@ -148,7 +159,7 @@ def loopback(manifests: Manifests) -> Iterator[str]:
 
 
 def ending(manifests: Manifests) -> Iterator[str]:
-    """The grace period covers preStop, the facade's leave and drain, then TorchServe's; answers end before the drain."""
+    """The grace period covers preStop, the facade's leave and drain, then TorchServe's; no answer outlasts the drain."""
     for workload in manifests.workloads():
         spec, where = pod_template(workload)["spec"], name_of(workload)
         needed = _MARGIN_S
@@ -183,7 +194,8 @@ def started(manifests: Manifests) -> Iterator[str]:
 def settings(manifests: Manifests, workload: Object, container: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a container's program runs with: of the file that --config names, then of its own arguments."""
     arguments: list[str] = container.get("args", [])
-    found: dict[str, Any] = {}
+    defaults = {"serve": FacadeSettings, "torchserve": TorchServeOptions}.get(arguments[0])
+    found: dict[str, Any] = vars(defaults()).copy() if defaults else {}
     for place, word in enumerate(arguments):
         if word == "--config":
             found |= _config_file(manifests, workload, container, arguments[place + 1])
@@ -205,9 +217,7 @@ def quantity(text: str | int | float) -> Decimal:
     return Decimal(found[1]) * _UNITS[found[2]]
 
 
-def _config_file(
-    manifests: Manifests, workload: Object, container: Mapping[str, Any], path: str
-) -> dict[str, Any]:
+def _config_file(manifests: Manifests, workload: Object, container: Mapping[str, Any], path: str) -> dict[str, Any]:
     volumes = {volume["name"]: volume for volume in pod_template(workload)["spec"].get("volumes", ())}
     config = volumes.get(_volume_of(container, path), {}).get("configMap", {}).get("name", "")
     content = (manifests.get("ConfigMap", config) or {}).get("data", {}).get(path.rpartition("/")[2])

@@ -86,9 +86,9 @@ def scaling(manifests: Manifests) -> Iterator[str]:
         if other := scaled.get(reference["name"]):
             yield f"{name_of(each)}: {other} scales {reference['name']} already"
         scaled[reference["name"]] = name_of(each)
-        if fallback := spec.get("fallback", {}).get("replicas"):
-            if not least <= fallback <= most:
-                yield f"{name_of(each)}: {fallback} replicas as fallback are not between {least} and {most}"
+        fallback = spec.get("fallback", {}).get("replicas", least)
+        if not least <= fallback <= most:
+            yield f"{name_of(each)}: {fallback} replicas as fallback are not between {least} and {most}"
 
 
 def disruption(manifests: Manifests) -> Iterator[str]:

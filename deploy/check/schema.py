@@ -1,14 +1,14 @@
 """The strict schemas of Kubernetes, and the models of the custom resources that we use.
 
-Runs in the environment of the tools, which has the schemas: `python -m deploy.check.schema` reads a JSON list of
-objects and writes a JSON list of problems.
+Runs in the environment of the tools, which has the schemas, behind `deploy.check.stub_api`.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 VERSION = "1.37"
@@ -33,21 +33,41 @@ def problem(thing: Mapping[str, Any]) -> str:
 
 
 def _built_in(thing: Mapping[str, Any]) -> str:
-    import kubernetes_validate
-
     try:
-        kubernetes_validate.validate(dict(thing), VERSION, strict=True)
-    except kubernetes_validate.ValidationError as error:
-        path = ".".join(str(part) for part in error.path)
-        return f"{path}: {error.message}"
-    except Exception as error:  # a kind or version that no schema knows
-        return str(error) or type(error).__name__
-    return ""
+        validator = _validator(thing["kind"], thing["apiVersion"])
+    except OSError:
+        return f"Kubernetes {VERSION} knows no {thing['kind']} of {thing['apiVersion']}"
+    error = next(validator.iter_errors(thing), None)
+    return f"{'.'.join(str(part) for part in error.path)}: {error.message}" if error else ""
+
+
+@functools.cache
+def _validator(kind: str, api_version: str) -> Any:
+    """`kubernetes_validate.validate` reads all definitions anew for each object; its schemas are asked directly."""
+    from jsonschema.validators import Draft202012Validator
+
+    group, _, version = api_version.rpartition("/")
+    name = f"{group.partition('.')[0]}-{version}" if group else version
+    schema = _read(f"{kind.lower()}-{name}")
+    return Draft202012Validator(schema.contents, registry=schema @ _definitions())
+
+
+@functools.cache
+def _definitions() -> Any:
+    from referencing import Registry
+
+    return (_read("_definitions") @ Registry()).crawl()
+
+
+def _read(name: str) -> Any:
+    from kubernetes_validate.utils import schema_contents
+    from referencing import Resource
+
+    path = f"kubernetes-json-schema/v{VERSION}.0-local-strict/{name}.json"
+    return Resource.from_contents(schema_contents(path, VERSION))
 
 
 def _custom(thing: Mapping[str, Any]) -> str:
-    import importlib
-
     module, name = _MODELS[thing["kind"]]
     model: Any = getattr(importlib.import_module(module), name)
     try:
@@ -69,12 +89,3 @@ def _lost(before: Any, after: Any, path: str) -> Any:
     elif isinstance(before, list):
         for index, value in enumerate(before):
             yield from _lost(value, after[index], f"{path}{index}.")
-
-
-def problems(objects: list[Mapping[str, Any]], ask: Callable[[Mapping[str, Any]], str] = problem) -> list[str]:
-    """What the schemas say against objects, a line each."""
-    return [said for thing in objects if (said := ask(thing))]
-
-
-if __name__ == "__main__":
-    json.dump(problems(json.load(sys.stdin)), sys.stdout)

@@ -44,7 +44,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     stored: dict[str, Any]
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         """Discovery, and objects by their path."""
         path = urlsplit(self.path).path
         group = path.removeprefix("/apis/").removeprefix("/api/")
@@ -54,7 +54,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/api":
             self._answer(200, {"kind": "APIVersions", "versions": ["v1"]})
         elif path == "/apis":
-            self._answer(200, {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(g) for g in _GROUPS if "/" in g]})
+            self._answer(
+                200, {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(g) for g in _GROUPS if "/" in g]}
+            )
         elif path.count("/") <= 3 and group in _GROUPS:
             resources = [_resource(kind) for kind in _GROUPS[group]]
             self._answer(
@@ -65,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._refuse(404, "NotFound", f"{path} not found")
 
-    def do_PATCH(self) -> None:  # noqa: N802
+    def do_PATCH(self) -> None:
         """Server-side apply: what the schema takes is stored, unless this is a dry run."""
         address = urlsplit(self.path)
         thing = yaml.safe_load(self.rfile.read(int(self.headers["Content-Length"])))

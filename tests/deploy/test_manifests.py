@@ -7,7 +7,6 @@ import yaml
 from deploy.check.manifests import ADDED, OVERLAYS, Object
 from deploy.check.rules import problems
 from deploy.check.tools import DEPLOY, run
-from tests.deploy.conftest import schema_problems
 
 Variants = dict[str, list[Object]]
 
@@ -23,10 +22,6 @@ def test_every_overlay_and_component_is_built(variants: Variants) -> None:
 
 def test_rules_find_nothing(variants: Variants) -> None:
     assert {name: problems(objects) for name, objects in variants.items()} == {name: [] for name in variants}
-
-
-def test_schemas_find_nothing(variants: Variants) -> None:
-    assert schema_problems([each for objects in variants.values() for each in objects]) == []
 
 
 def test_kubectl_applies_them(variants: Variants, api_server: str) -> None:
