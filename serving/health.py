@@ -16,6 +16,8 @@ from serving.settings import FacadeSettings
 
 log = logging.getLogger(__name__)
 
+ALIVE = "alive"
+"""The health name that serves as long as the process answers, whatever its models do; for liveness probes."""
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 

@@ -18,7 +18,7 @@ from serving.analysis import Analysis
 from serving.backends.base import Backend
 from serving.catalog import Catalog
 from serving.feedback import FEEDBACK_NAME, FeedbackService
-from serving.health import NOT_SERVING, SERVING, Probe
+from serving.health import ALIVE, NOT_SERVING, SERVING, Probe
 from serving.inference import INFERENCE_NAME, InferenceService
 from serving.interceptors.authentication import AuthenticationInterceptor, ReadLate
 from serving.interceptors.errors import ErrorInterceptor
@@ -60,9 +60,11 @@ class Facade:
         self._analysis = Analysis(backend, self._catalog, self._settings, self._probe.poke, observer)
         self._ratings: RatingStore | None = None
         self._server: grpc.aio.Server | None = None
+        self._health_server: grpc.aio.Server | None = None
         self._stopping: asyncio.Future[None] | None = None
         self._probing: asyncio.Task[None] | None = None
         self._port = 0
+        self._health_port: int | None = None
 
     @property
     def address(self) -> str:
@@ -73,6 +75,11 @@ class Facade:
     def metrics_address(self) -> str | None:
         """host:port where Prometheus reads metrics; None without them."""
         return self._telemetry.metrics_address
+
+    @property
+    def health_address(self) -> str | None:
+        """host:port where health is answered in plain text; None without it."""
+        return None if self._health_port is None else _join(self._settings.health_host, self._health_port)
 
     @property
     def catalog(self) -> Catalog:
@@ -104,7 +111,9 @@ class Facade:
                 await self._health.set(name, NOT_SERVING)
             # Ratings need no model: the service is as well as its store.
             await self._health.set(FEEDBACK_NAME, SERVING if self._ratings else NOT_SERVING)
+            await self._health.set(ALIVE, SERVING)
             await self._telemetry.start(gate)
+            await self._start_health()
             self._server = self._make_server(gate)
             self._port = _listen(self._server, self._settings)
             await self._probe.look()
@@ -139,6 +148,21 @@ class Facade:
             await self._ratings.close()
         await self._telemetry.close()
         await self._backend.close()
+        if self._health_server is not None:
+            await self._health_server.stop(None)
+
+    async def _start_health(self) -> None:
+        """Answer probes from now on: a facade that still looks at its backend is alive, and not ready."""
+        settings = self._settings
+        if settings.health_port is None:
+            return
+        self._health_server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
+        try:
+            self._health_port = self._health_server.add_insecure_port(_join(settings.health_host, settings.health_port))
+        except RuntimeError:
+            raise _cannot_listen(settings.health_host, settings.health_port, "health_") from None
+        await self._health_server.start()
 
     def _make_server(self, gate: Gate) -> grpc.aio.Server:
         most = self._settings.max_message_bytes
@@ -238,7 +262,9 @@ async def until_signal(work: Coroutine[Any, Any, None]) -> None:
 def check_free(settings: FacadeSettings) -> None:
     """Raises `StartFailed` when an address cannot be listened on: for those who have dear work to do first."""
     if not _is_free(settings.host, settings.port):
-        raise _cannot_listen(settings)
+        raise _cannot_listen(settings.host, settings.port)
+    if settings.health_port is not None and not _is_free(settings.health_host, settings.health_port):
+        raise _cannot_listen(settings.health_host, settings.health_port, "health_")
     telemetry = settings.telemetry
     if telemetry.metrics_port is not None and not _is_free(telemetry.metrics_host, telemetry.metrics_port):
         raise cannot_serve_metrics(telemetry.metrics_host, telemetry.metrics_port)
@@ -267,14 +293,14 @@ def _listen(server: grpc.aio.Server, settings: FacadeSettings) -> int:
     except RuntimeError:
         port = 0
     if not port:
-        raise _cannot_listen(settings)
+        raise _cannot_listen(settings.host, settings.port)
     return port
 
 
-def _cannot_listen(settings: FacadeSettings) -> StartFailed:
+def _cannot_listen(host: str, port: int, which: str = "") -> StartFailed:
     return StartFailed(
-        f"Cannot listen on {_join(settings.host, settings.port)}: the port is in use or the address is not this "
-        "machine's. Choose another with --port (0 picks a free one) or --host."
+        f"Cannot listen on {_join(host, port)}: the port is in use or the address is not this machine's. Choose another "
+        f"with --{which}port (0 picks a free one) or --{which}host."
     )
 
 

@@ -136,6 +136,11 @@ class FacadeSettings:
     max_message_bytes: int = 32 * 1024 * 1024
     """Largest gRPC message taken or sent, in bytes. Above the image limit, so that a slightly too large image gets
     a clear answer instead of gRPC's own."""
+    health_port: int | None = None
+    """Port on which health, and nothing else, is answered in plain text, for probes that speak no TLS; 0 picks a free
+    one, None has none. The service "alive" there, and on the main port, is the process's alone."""
+    health_host: str = "127.0.0.1"
+    """Address of that port. It tells states of names that one must know, as the main port does to anybody."""
     reflection: bool = True
     """Whether gRPC server reflection answers."""
     ratings: str | Path | None = field(default=None, repr=False)
@@ -146,6 +151,8 @@ class FacadeSettings:
         _require(bool(self.host), "host", "an address such as 127.0.0.1")
         self.security.check_host(self.host)
         _require(0 <= self.port <= 65535, "port", "0 to 65535")
+        _require(self.health_port is None or 0 <= self.health_port <= 65535, "health_port", "0 to 65535")
+        _require(bool(self.health_host), "health_host", "an address such as 127.0.0.1")
         _require(self.cache_bytes >= 0, "cache_bytes", "at least 0 bytes")
         _require(self.decode_threads >= 1, "decode_threads", "at least 1")
         _require(self.max_uploads >= 1, "max_uploads", "at least 1")

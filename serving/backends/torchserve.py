@@ -40,6 +40,8 @@ _OPTIONS = [
     ("grpc.max_send_message_length", wire.MAX_MESSAGE_BYTES + _ROOM),
     ("grpc.max_receive_message_length", wire.MAX_MESSAGE_BYTES + _ROOM),
     ("grpc.enable_http_proxy", 0),
+    # A name with several addresses is several TorchServes.
+    ("grpc.lb_policy_name", "round_robin"),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2000),
