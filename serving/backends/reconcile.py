@@ -178,7 +178,7 @@ class Reconciler:
         listed = {key: version.digest for key, version in self._versions().items()}
         reached = {(name, v) for name, route in self._catalog.routes.items() for v in route.versions}
         for key, digest in dict(self._host.loaded()).items():
-            if listed.get(key) == digest or key in reached or self._catalog.in_use(*key):
+            if not digest or listed.get(key) == digest or key in reached or self._catalog.in_use(*key):
                 continue
             self._leaving = key
             try:

@@ -145,7 +145,9 @@ def _each(
     items = [Item(image=asked[place].photo, graph=asked[place].graph, key=place) for place in places]
     count = 0
     try:
-        for outcome in client.analyze_many(items, timeout=timeout * len(items), **options):
+        # Nobody waits for one of many: callers with a single photo go first.
+        patient: AnalyzeOptions = {"priority": "batch", **options}
+        for outcome in client.analyze_many(items, timeout=timeout * len(items), **patient):
             count += 1
             question = asked[outcome.item.key]
             failure = None if outcome.error is None else _failure(outcome.error)

@@ -11,7 +11,7 @@ from pathlib import Path
 from saaa.errors import OptionInvalid
 from serving.backends.base import Backend, ModelHost
 from serving.backends.care import Care
-from serving.backends.hosting import TorchServeHost
+from serving.backends.hosting import StoreHost, TorchServeHost
 from serving.backends.local import LocalBackend
 from serving.backends.process import TorchServeOptions, TorchServeProcess
 from serving.backends.reconcile import Reconciler
@@ -61,20 +61,42 @@ def run_up(models: Path, settings: FacadeSettings, *, torchserve: TorchServeOpti
     return 0
 
 
-def run_serve(backend_address: str, management_address: str | None, settings: FacadeSettings) -> int:
+def run_serve(
+    backend_address: str,
+    management_address: str | None,
+    settings: FacadeSettings,
+    *,
+    models: Path | None = None,
+    workers: int = 1,
+) -> int:
     """Serve in front of a running TorchServe until a signal.
 
+    Args:
+        backend_address: HOST:PORT of its gRPC inference API.
+        management_address: of its gRPC management API; None is the port after that.
+        settings: of the facade.
+        models: its model store, where `models.yaml` is to be followed.
+        workers: worker processes of a version that is loaded from there, at least 1.
+
     Raises:
-        OptionInvalid: an address is no HOST:PORT.
+        OptionInvalid: an address is no HOST:PORT, there is no such folder, or a number is out of range.
         StartFailed: the port is not usable.
     """
     set_up_logs(settings.telemetry)
     host, port = _split(backend_address, "backend_address")
     management = management_address or f"{host}:{port + 1}"
     _split(management, "management_address")
+    if models is not None and not models.is_dir():
+        raise OptionInvalid(f"There is no folder {models}; name TorchServe's model store.", field="models")
+    if workers < 1:
+        raise OptionInvalid(f"workers is {workers}; give at least 1.", field="workers")
 
     async def work() -> None:
-        await serve(Facade(Care(TorchServeBackend(backend_address, management), settings=settings.care), settings))
+        backend = TorchServeBackend(backend_address, management)
+        if models is None:
+            await serve(Facade(Care(backend, settings=settings.care), settings))
+        else:
+            await _serve(backend, StoreHost(backend, models, workers=workers), settings)
 
     asyncio.run(until_signal(work()))
     return 0

@@ -48,6 +48,8 @@ def serve(
     *,
     backend_address: str,
     management_address: str | None = None,
+    models: Path | None = None,
+    workers: int = 1,
     config: ConfigFile = None,
     print_config: Switch = False,
     facade: Facade = _FACADE,
@@ -57,13 +59,17 @@ def serve(
     Args:
         backend_address: HOST:PORT of TorchServe's gRPC inference API.
         management_address: HOST:PORT of its gRPC management API; the inference port + 1 unless given.
+        models: TorchServe's model store as seen from here; its `models.yaml` is followed, for which TorchServe must
+            allow models to be managed (`enable_model_api=true`).
+        workers: worker processes of a version that is loaded from there.
         config: take options from this file; those given here override it.
         print_config: print all options as such a file, without passwords, and do nothing else.
         facade: the service.
     """
     if print_config:
-        return _print({"backend_address": backend_address, "management_address": management_address}, facade)
-    return run_serve(backend_address, management_address, facade)
+        place = {"backend_address": backend_address, "management_address": management_address}
+        return _print({**place, "models": models, "workers": workers}, facade)
+    return run_serve(backend_address, management_address, facade, models=models, workers=workers)
 
 
 COMMANDS: dict[str, Callable[..., int]] = {"up": up, "serve": serve}

@@ -38,6 +38,7 @@ class _Slot:
 
     started: float
     estimate: float
+    timeout: float
 
     def remaining(self, now: float) -> float:
         """Seconds until it returns. One that is overdue by x is expected to take x more."""
@@ -94,13 +95,20 @@ class Flights:
     def launch(self, jobs: Sequence[Job]) -> float:
         """Send a batch; gives the seconds that it is expected to take."""
         seconds = self.estimate(jobs[0].key, sum(job.work for job in jobs))
-        slot = _Slot(asyncio.get_running_loop().time(), seconds)
+        slot = _Slot(asyncio.get_running_loop().time(), seconds, self._patience(jobs[0].key, seconds))
         self._slots.add(slot)
         # In a context of its own: what it does is not done for the one call that happened to wake the lane.
         task = asyncio.create_task(self._fly(slot, jobs), context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return seconds
+
+    def _patience(self, key: BatchKey, estimate: float) -> float:
+        """Seconds after which a batch expected to take `estimate` seconds is given up."""
+        settings = self._settings
+        if key not in self._times:
+            return settings.batch_timeout_s
+        return min(settings.batch_timeout_s, max(settings.overdue_s, settings.overdue_factor * estimate))
 
     async def close(self) -> None:
         """Let the batches at the backend go."""
@@ -129,7 +137,7 @@ class Flights:
             job.place.seat = Seat(flight=flight.id, index=index)
         clock = asyncio.get_running_loop().time
         try:
-            results = await self._computed(flight)
+            results = await self._computed(flight, slot.timeout)
             work = sum(job.work for job in jobs)
             self._times.setdefault(key, ServiceTime()).add(work, clock() - slot.started)
             for job, result in zip(jobs, results, strict=True):
@@ -138,7 +146,7 @@ class Flights:
                 else:
                     job.future.set_result(result)
         except (TimeoutError, DeadlineExceeded):
-            error = BackendUnavailable(f"The backend did not answer within {self._settings.batch_timeout_s:g} s.")
+            error = BackendUnavailable(f"The backend did not answer within {slot.timeout:g} s.")
             for job in jobs:
                 job.fail(error)
         except asyncio.CancelledError:
@@ -154,10 +162,10 @@ class Flights:
             self._slots.discard(slot)
             self._landed()
 
-    async def _computed(self, flight: Flight) -> list[ItemResult]:
+    async def _computed(self, flight: Flight, timeout: float) -> list[ItemResult]:
         """The backend's results, one an item; the observer learns when it left and came back."""
         clock = asyncio.get_running_loop().time
-        start, count, timeout = clock(), len(flight.batch.items), self._settings.batch_timeout_s
+        start, count = clock(), len(flight.batch.items)
         outcome: list[ItemResult] | BaseException = []
         self._observer.departed(flight)
         try:

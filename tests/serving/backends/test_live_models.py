@@ -9,7 +9,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from saaa.v1 import analysis_pb2 as pb
 from serving.backends import guard
 from serving.backends.base import Backend, ModelHost
 from serving.backends.care import Care, CareSettings
-from serving.backends.hosting import TorchServeHost
+from serving.backends.hosting import StoreHost, TorchServeHost
 from serving.backends.local import LocalBackend
 from serving.backends.process import TorchServeOptions, TorchServeProcess
 from serving.backends.reconcile import Reconciler
@@ -60,6 +60,24 @@ async def torchserve(folder: Path, workers: int = 1) -> AsyncIterator[tuple[Torc
         backend = TorchServeBackend(process.inference_address, process.management_address)
         try:
             yield backend, TorchServeHost(process)
+        finally:
+            await backend.close()
+
+
+@asynccontextmanager
+async def elsewhere(folder: Path) -> AsyncIterator[tuple[TorchServeBackend, StoreHost]]:
+    """A TorchServe known by its addresses and its model store only, which is `folder`."""
+    made = folder.parent / "made"
+    made.mkdir()
+    for path in folder.glob("*.mar"):
+        path.rename(made / path.name)
+    folder.rmdir()
+    options = TorchServeOptions(classifier_workers=1, captioner_workers=1, heap_mb=512)
+    async with TorchServeProcess(made, options=options) as process:
+        folder.symlink_to(process.run_dir / "store")
+        backend = TorchServeBackend(process.inference_address, process.management_address)
+        try:
+            yield backend, StoreHost(backend, folder)
         finally:
             await backend.close()
 
@@ -144,25 +162,30 @@ async def eventually(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize("kind", ["local", pytest.param("torchserve", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "computing", [local, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (torchserve, elsewhere))]
+)
 async def test_versions_come_and_go_and_no_request_is_dropped(
-    kind: str, versions: dict[str, Path], tmp_path: Path
+    computing: Callable[[Path], AbstractAsyncContextManager[tuple[Backend, ModelHost]]],
+    versions: dict[str, Path],
+    tmp_path: Path,
 ) -> None:
-    put(tmp_path, versions["1"])
-    computing = local(tmp_path) if kind == "local" else torchserve(tmp_path)
-    async with computing as (backend, host), serving(backend, host) as (traffic, _):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    put(folder, versions["1"])
+    async with computing(folder) as (backend, host), serving(backend, host) as (traffic, _):
         await traffic.until({"1"})
-        load(tmp_path, put(tmp_path, versions["2"]))
+        load(folder, put(folder, versions["2"]))
         await eventually(lambda: len(traffic.facade.catalog.models) == 2)
         await traffic.until({"1"})
-        promote(tmp_path, EGDD_NAME, "2", 0.5)
+        promote(folder, EGDD_NAME, "2", 0.5)
         await traffic.until({"1", "2"})
-        promote(tmp_path, EGDD_NAME, "2")
-        unload(tmp_path, EGDD_NAME, "1")
+        promote(folder, EGDD_NAME, "2")
+        unload(folder, EGDD_NAME, "1")
         await traffic.until({"2"})
         await eventually(lambda: list(host.loaded()) == [(EGDD_NAME, "2")])
-        rollback(tmp_path, EGDD_NAME)
-        rollback(tmp_path, EGDD_NAME)
+        rollback(folder, EGDD_NAME)
+        rollback(folder, EGDD_NAME)
         await eventually(lambda: len(host.loaded()) == 2)
         await traffic.until({"1", "2"})
         assert not np.allclose(traffic.scores["1"], traffic.scores["2"], atol=1e-3), "the versions can be told apart"

@@ -43,7 +43,8 @@ async def test_of_24_calls_that_expire_or_leave_on_a_busy_server_none_is_compute
         leaving = [caller.stub.Analyze(pb.AnalyzeRequest(image=photo(), outputs=PREDICT)) for _ in range(8)]
         for error in await asyncio.gather(*expiring, return_exceptions=True):
             assert isinstance(error, grpc.aio.AioRpcError)
-            assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            # Refused at once where the call arrived so late that it could not be answered in time.
+            assert error.code() in {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
         for call in leaving:
             call.cancel()
         async with asyncio.timeout(60):

@@ -380,6 +380,31 @@ async def test_silent_backend_is_given_up() -> None:
 
 
 @in_virtual_time
+async def test_a_batch_much_slower_than_its_like_is_given_up_early() -> None:
+    bench = Bench(seconds=2.0)
+    lane = Lane(bench.run, LaneSettings(batch_timeout_s=1000.0, overdue_s=3.0, overdue_factor=4.0))
+    clock = asyncio.get_running_loop().time
+    # Nothing is known of the first one, so it gets all the time.
+    bench.seconds = 50.0
+    await ask(lane, within=2000)
+    for _ in range(60):
+        bench.seconds = 2.0
+        await ask(lane, within=2000)
+    bench.seconds = 500.0
+    start = clock()
+    with pytest.raises(BackendUnavailable, match=r"within 8\.\d* s"):
+        await ask(lane, within=2000)
+    assert clock() - start == pytest.approx(4.0 * 2.0, rel=0.01)
+    quick = Lane(bench.run, LaneSettings(batch_timeout_s=1000.0, overdue_s=3.0, overdue_factor=4.0))
+    bench.seconds = 0.01
+    await ask(quick)
+    bench.seconds, start = 500.0, clock()
+    with pytest.raises(BackendUnavailable, match="within 3 s"):
+        await ask(quick, within=2000)
+    assert clock() - start == pytest.approx(3.0)
+
+
+@in_virtual_time
 async def test_place_that_is_never_used_is_given_back() -> None:
     lane = Lane(Bench().run, LaneSettings())
     with lane.admit(KEY, asyncio.get_running_loop().time() + 1):
