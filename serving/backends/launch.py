@@ -53,7 +53,7 @@ _LOG_CONFIG = """\
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
-    """TorchServe's five ports, all on 127.0.0.1."""
+    """TorchServe's five ports."""
 
     inference: int
     """gRPC."""
@@ -67,10 +67,13 @@ class Ports:
     """HTTP."""
 
     @classmethod
-    def free(cls) -> Ports:
-        """Pick five that are free now, management next to inference as in TorchServe's defaults.
+    def free(cls, inference: int | None = None) -> Ports:
+        """Pick ports that are free now, management next to inference as in TorchServe's defaults.
 
         Somebody else may still be faster: then Java ends, and one tries again.
+
+        Args:
+            inference: this one, and the next for management, free or not; None picks them, too.
         """
         with contextlib.ExitStack() as held:
 
@@ -79,14 +82,14 @@ class Ports:
                 each.bind((_HOST, number))
                 return int(each.getsockname()[1])
 
-            while True:
-                inference = hold(0)
+            while inference is None:
+                first = hold(0)
                 with contextlib.suppress(OSError, OverflowError):
-                    management = hold(inference + 1)
-                    break
+                    hold(first + 1)
+                    inference = first
             return cls(
                 inference=inference,
-                management=management,
+                management=inference + 1,
                 rest=hold(0),
                 rest_management=hold(0),
                 metrics=hold(0),
@@ -105,6 +108,11 @@ class Launch:
     """torch's threads in each worker."""
     heap_mb: int
     """Largest Java heap."""
+    host: str = _HOST
+    """Where gRPC listens; HTTP is always on loopback."""
+    shared: Path | None = None
+    """A folder of archives that is the model store, so that whoever manages models can name what is in it; None is a
+    store of links inside the run folder."""
 
     def prepare(self, archives: Sequence[Path]) -> None:
         """Write the files; what an earlier start left in the folder is replaced.
@@ -122,7 +130,8 @@ class Launch:
         for link in (self.folder / "store").iterdir():
             link.unlink()
         for index, path in enumerate(archives):
-            self.link(path, f"{index}.mar")
+            # By its own name in a shared store, where the link only says that it is to be served from the start.
+            self.link(path, path.name if self.shared else f"{index}.mar")
         logs = self.folder / "logs"
         for path in self.logs():
             path.unlink(missing_ok=True)
@@ -143,9 +152,9 @@ class Launch:
             "inference_address": f"http://127.0.0.1:{ports.rest}",
             "management_address": f"http://127.0.0.1:{ports.rest_management}",
             "metrics_address": f"http://127.0.0.1:{ports.metrics}",
-            "grpc_inference_address": "127.0.0.1",
+            "grpc_inference_address": self.host,
             "grpc_inference_port": ports.inference,
-            "grpc_management_address": "127.0.0.1",
+            "grpc_management_address": self.host,
             "grpc_management_port": ports.management,
             "disable_token_authorization": "true",
             # Versions are loaded and unloaded while it runs; only from its own store, only from this machine.
@@ -162,6 +171,7 @@ class Launch:
     def command(self) -> list[str]:
         """The Java command line, as `torchserve` would build it; `folder` is its working directory."""
         home = torchserve_home()
+        served = self.folder / "store"
         return [
             str(self.java),
             f"-Djava.io.tmpdir={self.folder}/tmp",
@@ -178,12 +188,12 @@ class Launch:
             "-f",
             f"{self.folder}/config.properties",
             "-s",
-            f"{self.folder}/store",
+            str(self.shared or served),
             "-w",
-            f"{self.folder}/store",
+            str(self.shared or served),
             "-ncs",
             "-m",
-            *sorted(link.name for link in (self.folder / "store").iterdir()),
+            *sorted(link.name for link in served.iterdir()),
         ]
 
     def environment(self) -> dict[str, str]:

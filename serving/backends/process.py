@@ -26,10 +26,10 @@ from saaa.errors import (
 )
 from saaa.work import ModelInfo, ModelKind
 from serving.backends import guard
+from serving.backends.java import find_java
 from serving.backends.launch import Launch, Ports, torchserve_home
-from serving.backends.store import find_archives
 from serving.backends.torchserve import TorchServeBackend
-from serving.java import find_java
+from serving.models.store import find_archives
 
 _PORT_ATTEMPTS = 4
 _LOOK_S = 0.1
@@ -77,7 +77,7 @@ class TorchServeOptions:
 class TorchServeProcess:
     """A TorchServe of our own, with Java as direct child; an async context manager.
 
-    It serves every archive of a folder, on ports of 127.0.0.1 that stay the same. When Java dies, it is
+    It serves every archive of a folder, on ports that stay the same. When Java dies, it is
     started again, with growing delays. Everything it writes lies in one private temporary folder, which goes
     with it, whoever dies first (`serving.backends.guard`). `TorchServeBackend` talks to it.
 
@@ -85,6 +85,9 @@ class TorchServeProcess:
         models_dir: folder of `.mar` archives.
         options: how to run it.
         progress: told what is being done, for people.
+        host: where gRPC listens; whoever reaches it may do everything.
+        port: of gRPC inference, management is the next one; the folder is then TorchServe's model store, for whoever
+            manages models from outside. None picks free ones, and only `serving.backends.hosting` changes the models.
     """
 
     def __init__(
@@ -93,12 +96,16 @@ class TorchServeProcess:
         *,
         options: TorchServeOptions | None = None,
         progress: Callable[[str], None] = lambda _: None,
+        host: str = "127.0.0.1",
+        port: int | None = None,
     ) -> None:
         self.models_dir = Path(models_dir)
         """The folder of archives."""
         self.options = options or TorchServeOptions()
         """How it is run."""
         self._progress = progress
+        self._host = host
+        self._port = port
         self.models: list[tuple[Path, ModelInfo]] = []
         """What it serves, with the archives; `serving.backends.hosting` changes it."""
         self._launch: Launch | None = None
@@ -151,9 +158,11 @@ class TorchServeProcess:
                 self._launch = Launch(
                     folder=folder,
                     java=java,
-                    ports=Ports.free(),
+                    ports=Ports.free(self._port),
                     threads=self.options.threads,
                     heap_mb=self.options.heap_mb,
+                    host=self._host,
+                    shared=None if self._port is None else self.models_dir.resolve(),
                 )
                 try:
                     await self._start_once()
