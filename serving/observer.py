@@ -82,6 +82,9 @@ class Observer:
     def answered(self, request: AnalysisRequest, result: AnalysisResult) -> None:
         """A request has its answer."""
 
+    def rated(self, relevance: float | None) -> None:
+        """A person's answer was kept: a relevance of 1 to 5, or None for another kind of answer."""
+
 
 class Observers(Observer):
     """Tells all of them, in order.
@@ -132,3 +135,8 @@ class Observers(Observer):
         """See `Observer`."""
         for observer in self._all:
             observer.answered(request, result)
+
+    def rated(self, relevance: float | None) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.rated(relevance)

@@ -191,7 +191,7 @@ class Facade:
         )
         service = AnalysisService(self._analysis, self._catalog, self._settings, self._stopping)
         analysis_pb2_grpc.add_AnalysisServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
-        feedback = FeedbackService(self._ratings, self._settings)
+        feedback = FeedbackService(self._ratings, self._settings, self._telemetry.observer)
         feedback_pb2_grpc.add_FeedbackServiceServicer_to_server(feedback, server)  # type: ignore[no-untyped-call]
         inference = InferenceService(self._analysis, self._catalog, self._settings)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)  # type: ignore[no-untyped-call]
@@ -299,8 +299,8 @@ def _listen(server: grpc.aio.Server, settings: FacadeSettings) -> int:
 
 def _cannot_listen(host: str, port: int, which: str = "") -> StartFailed:
     return StartFailed(
-        f"Cannot listen on {_join(host, port)}: the port is in use or the address is not this machine's. Choose another "
-        f"with --{which}port (0 picks a free one) or --{which}host."
+        f"Cannot listen on {_join(host, port)}: the port is in use or the address is not this machine's. Choose "
+        f"another with --{which}port (0 picks a free one) or --{which}host."
     )
 
 

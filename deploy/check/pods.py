@@ -159,7 +159,7 @@ def loopback(manifests: Manifests) -> Iterator[str]:
 
 
 def ending(manifests: Manifests) -> Iterator[str]:
-    """The grace period covers preStop, the facade's leave and drain, then TorchServe's; no answer outlasts the drain."""
+    """The grace period covers preStop, the facade's leave and drain, then TorchServe; no answer outlasts the drain."""
     for workload in manifests.workloads():
         spec, where = pod_template(workload)["spec"], name_of(workload)
         needed = _MARGIN_S

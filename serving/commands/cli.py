@@ -216,9 +216,10 @@ def models(
     """List the models of a running service, or change what is served from a folder while it runs.
 
     The changes are written to models.yaml in the folder; every service of the folder follows within seconds, and no
-    request is dropped. "check" says whether every archive is what it should be. "load m-2.mar" serves an archive of the folder to those who name its version; "promote m:2
-    --share 0.1" sends one request in ten there, "promote m:2" all that name no version; "rollback m" undoes the last
-    change of a model; "unload m:1" lets go of a version, "unload m" of all.
+    request is dropped. "check" says whether every archive is what it should be. "load m-2.mar" serves an archive of the
+    folder to those who name its version; "promote m:2 --share 0.1" sends one request in ten there, "promote m:2" all
+    that name no version; "rollback m" undoes the last change of a model; "unload m:1" lets go of a version, "unload m"
+    of all.
 
     Args:
         action: what to do.

@@ -11,6 +11,7 @@ from saaa.errors import DeadlineExceeded, NotEnabled
 from saaa.v1 import feedback_pb2 as pb
 from saaa.v1 import feedback_pb2_grpc
 from serving.contract.rating_requests import read_rating
+from serving.observer import Observer
 from serving.ratings.store import RatingStore
 from serving.settings import FacadeSettings
 
@@ -26,11 +27,13 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
     Args:
         store: keeps the ratings; None answers that none are kept.
         settings: limits and deadlines.
+        observer: told of what was kept.
     """
 
-    def __init__(self, store: RatingStore | None, settings: FacadeSettings) -> None:
+    def __init__(self, store: RatingStore | None, settings: FacadeSettings, observer: Observer) -> None:
         self._store = store
         self._settings = settings
+        self._observer = observer
 
     async def RecordRating(self, request: pb.RecordRatingRequest, context: Context) -> pb.RecordRatingResponse:  # noqa: N802
         """Keep one rating."""
@@ -44,6 +47,7 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
         except TimeoutError:
             text = "The rating was not written in time, and may be yet; send the same request again."
             raise DeadlineExceeded(text) from None
+        self._observer.rated(request.relevance.relevance if request.HasField("relevance") else None)
         response = pb.RecordRatingResponse(request_id=rating.request_id)
         response.recorded_at.FromJsonString(recorded_at)
         return response

@@ -2,7 +2,7 @@
 
 Names of calls are those of the gRPC ecosystem (`grpc_server_*`), so that its dashboards and alerts work; the facade's
 own begin with `saaa_`. No label holds anything that a caller can choose: methods are the served ones, models those of
-the catalog, at most `MAX_MODELS` of them.
+the catalog, at most `MAX_MODELS` of them, and classes theirs.
 """
 
 from __future__ import annotations
@@ -19,21 +19,27 @@ from prometheus_client.registry import Collector
 
 import saaa
 from saaa.errors import SaaaError
-from saaa.work import ItemResult, Work
+from saaa.work import ItemResult, ModelInfo, ModelKind, TargetKind, Work
 from serving.interceptors.base import Call
 from serving.lanes.lanes import BatchKey
 from serving.models.catalog import Catalog
 from serving.observer import CacheUse, Flight, Loss, Observer
+from serving.requests import AnalysisRequest, AnalysisResult
 
 MAX_MODELS = 100
 """Most versions of models told apart in the life of a process; further ones are counted together as "other"."""
+MAX_CLASSES = 2000
+"""Most classes of all versions of models told apart; further ones are counted together as "other"."""
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Upper bounds of the histograms of times, in seconds."""
+RELEVANCES = (1, 2, 3, 4, 5)
+"""Upper bounds of the histogram of people's ratings."""
 ITEMS = (1, 2, 4, 8, 16, 32, 64)
 """Upper bounds of the histogram of batch sizes."""
 
 _CALL = ("grpc_type", "grpc_service", "grpc_method")
 _WORK = ("lane", "model", "version")
+_METHOD = ("model", "version", "method")
 _OTHER = "other"
 
 
@@ -49,6 +55,7 @@ class Metrics(Observer):
         self.registry = CollectorRegistry()
         """Everything below, and the process's own figures (memory, CPU, descriptors, garbage collection)."""
         self._models: set[tuple[str, str]] = set()
+        self._classes: set[tuple[str, str, str]] = set()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -84,6 +91,19 @@ class Metrics(Observer):
         self._item_failed = counter("saaa_item_failures", "Items that a model refused or failed on.", *_WORK, "reason")
         self._stage = histogram("saaa_stage_seconds", "Seconds that a stage of a request took.", "stage")
         self._cache = counter("saaa_cache_requests", "Requests that asked the cache, by what it had.", "outcome")
+        self._answers = counter(
+            "saaa_predicted_classes", "Answers by their most probable class.", "model", "version", "class"
+        )
+        self._maps = counter("saaa_attributions", "Maps in answers, by the method that made them.", *_METHOD)
+        self._forwards = counter(
+            "saaa_attribution_forwards",
+            "Cost of these maps as their methods publish it, in forward passes.",
+            *_METHOD,
+        )
+        self._ratings = counter("saaa_ratings", "People's answers that were kept, by what they were asked.", "task")
+        self._relevance = histogram(
+            "saaa_rating_relevance", "Relevance that people gave to parts of maps.", buckets=RELEVANCES
+        )
         self._unwritten = counter("saaa_journal_lost", "Lines of the journal that could not be written.")
 
     def began(self, call: Call) -> None:
@@ -141,6 +161,42 @@ class Metrics(Observer):
     def cached(self, use: CacheUse) -> None:
         """See `Observer`."""
         self._cache.labels(use).inc()
+
+    def answered(self, request: AnalysisRequest, result: AnalysisResult) -> None:
+        """See `Observer`."""
+        if result.classifier is not None and result.predictions:
+            info, label = result.classifier.info, max(result.predictions, key=lambda one: one.probability).label
+            self._answers.labels(*self._class(info, label)).inc()
+        if result.cached:
+            return  # no map was made for it
+        costs = {
+            (use.info.kind, method.name): (use.info, method.cost_forwards)
+            for use in (result.classifier, result.captioner)
+            if use is not None
+            for method in use.info.methods
+        }
+        for made in result.attributions:
+            kind = ModelKind.EGDD if made.map.kind is TargetKind.CLASS else ModelKind.EGA
+            if (kind, made.map.method) in costs:
+                info, cost = costs[kind, made.map.method]
+                labels = (*self._labels(Work.EXPLAIN, info.name, info.version)[1:], made.map.method)
+                self._maps.labels(*labels).inc()
+                self._forwards.labels(*labels).inc(cost)
+
+    def rated(self, relevance: float | None) -> None:
+        """See `Observer`."""
+        self._ratings.labels("human_graph" if relevance is None else "relevance").inc()
+        if relevance is not None:
+            self._relevance.observe(relevance)
+
+    def _class(self, info: ModelInfo, label: str) -> tuple[str, str, str]:
+        _, model, version = self._labels(Work.PREDICT, info.name, info.version)
+        key = (model, version, label)
+        if key not in self._classes:
+            if len(self._classes) >= MAX_CLASSES:
+                return model, version, _OTHER
+            self._classes.add(key)
+        return key
 
     def _key(self, key: BatchKey) -> tuple[str, str, str]:
         return self._labels(key.work, key.model, key.version)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import grpc
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from saaa.errors import BackendFailed, OptionInvalid, StartFailed
@@ -18,9 +19,9 @@ from serving.lanes.lanes import BatchKey
 from serving.models.catalog import Catalog
 from serving.server import Facade, check_free
 from serving.settings import LaneSettings
-from serving.telemetry.metrics import MAX_MODELS, Metrics
+from serving.telemetry.metrics import MAX_CLASSES, MAX_MODELS, Metrics
 from serving.telemetry.settings import TelemetrySettings
-from tests.serving.pixel_backend import CLASSIFIER, QUICK, Caller, PixelBackend, calling, photo, plain
+from tests.serving.pixel_backend import CLASSES, CLASSIFIER, QUICK, Caller, PixelBackend, calling, photo, plain
 
 SETTINGS = replace(QUICK, telemetry=TelemetrySettings(metrics_port=0))
 ANALYZE = {"grpc_type": "unary", "grpc_service": "saaa.v1.AnalysisService", "grpc_method": "Analyze"}
@@ -246,3 +247,38 @@ def test_settings_are_checked() -> None:
         TelemetrySettings(metrics_port=70000)
     with pytest.raises(OptionInvalid, match="metrics_host"):
         TelemetrySettings(metrics_host="")
+
+
+async def test_classes_and_maps_of_answers_are_counted_with_what_they_cost() -> None:
+    async with calling(PixelBackend(), SETTINGS) as caller:
+        for colour in ((200, 30, 30), (200, 30, 30), (30, 30, 200)):
+            await caller.analyze(photo(colour), outputs=PREDICTIONS)
+        await caller.analyze(
+            photo((30, 200, 30)),
+            outputs=[pb.OUTPUT_PREDICTIONS, pb.OUTPUT_ATTRIBUTIONS],
+            attribution=pb.AttributionOptions(method="integrated_gradients", classes=["red", "blue"]),
+        )
+        samples = await read(caller)
+    model = {"model": "colours", "version": "1"}
+    counts = {name: samples.value("saaa_predicted_classes_total", **model, **{"class": name}) for name in CLASSES}
+    assert counts == {"red": 2, "green": 1, "blue": 1}
+    assert samples.value("saaa_attributions_total", **model, method="integrated_gradients") == 2
+    assert samples.value("saaa_attribution_forwards_total", **model, method="integrated_gradients") == 64
+
+
+def test_classes_beyond_the_bound_are_counted_together() -> None:
+    metrics = Metrics(Catalog(), "none")
+    counted = [metrics._class(CLASSIFIER, str(number))[2] for number in range(MAX_CLASSES + 5)]
+    assert counted.count("other") == 5
+    assert metrics._class(CLASSIFIER, "0")[2] == "0"
+
+
+def test_ratings_are_counted_by_task_and_relevance() -> None:
+    metrics = Metrics(Catalog(), "none")
+    for relevance in (1, 4.5, 5, None):
+        metrics.rated(relevance)
+    samples = Samples(generate_latest(metrics.registry).decode())
+    assert samples.value("saaa_ratings_total", task="relevance") == 3
+    assert samples.value("saaa_ratings_total", task="human_graph") == 1
+    assert samples.value("saaa_rating_relevance_bucket", le="4.0") == 1
+    assert samples.value("saaa_rating_relevance_sum") == 10.5
