@@ -1,0 +1,33 @@
+# syntax=docker/dockerfile:1
+# The facade and the client's commands, without torch. Build from the root of the checkout:
+#   buildah bud --build-arg BASE=... -f deploy/images/facade.Dockerfile -t saaa/facade:dev .
+# BASE is any image of Debian bookworm with Python 3.11 and its venv module.
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /build
+RUN python3 -m venv /opt/saaa
+# What the lock file pins for these extras, and nothing else: `make images` exports it with digests.
+COPY build/images/facade.txt requirements.txt
+RUN /opt/saaa/bin/python -m pip install --require-hashes --no-deps -r requirements.txt
+COPY build/images/saaa-*.whl ./
+RUN /opt/saaa/bin/python -m pip install --no-deps --no-index ./saaa-*.whl \
+ && /opt/saaa/bin/python -m pip uninstall --yes pip setuptools
+
+FROM ${BASE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="saaa facade" \
+      org.opencontainers.image.description="Explainable image understanding as a service: the gRPC facade" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build /opt/saaa /opt/saaa
+ENV PATH=/opt/saaa/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp
+# Nobody's files: the root file system is read-only, and /tmp is mounted.
+USER 10001:10001
+WORKDIR /tmp
+EXPOSE 50051 50052 9100
+ENTRYPOINT ["saaa"]
+CMD ["--help"]
