@@ -8,7 +8,13 @@ PIP_AUDIT := 2.10.1
 DATA   ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow lint audit demo demo-photos bench generate lock clean
+.PHONY: help setup test test-slow lint audit demo demo-photos bench generate lock clean deploy-tools deploy-check deploy-lock images sbom
+
+TOOLS  := .deploy-tools
+CHECKOV := 3.3.30
+CYCLONEDX := 7.5.0
+BASE   ?= python:3.11-slim-bookworm
+TAG    ?= dev
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -27,7 +33,7 @@ $(READY): requirements.lock pyproject.toml
 lint: setup  ## ruff, mypy --strict, import directions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy saaa serving
+	$(BIN)/mypy saaa serving deploy
 	$(BIN)/lint-imports
 
 # pip-audit itself reports success when its service knows none of the packages, as behind a mirror of the index.
@@ -59,6 +65,44 @@ bench: setup  ## measure: every figure in the README
 
 generate: setup  ## stubs from protos/
 	$(BIN)/python protos/generate.py
+
+deploy-tools: setup $(TOOLS)/.ready  ## what checks deploy/: kubectl, schemas, hadolint, checkov, Debian's Prometheus
+
+# checkov brings half a world: it has an environment of its own.
+$(TOOLS)/.ready: deploy/tools.lock Makefile
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(TOOLS)/env
+	@$(BIN)/uv pip install --quiet --python $(TOOLS)/env/bin/python --require-hashes -r deploy/tools.lock
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(TOOLS)/checkov
+	@$(BIN)/uv pip install --quiet --python $(TOOLS)/checkov/bin/python checkov==$(CHECKOV)
+	@if command -v apt-get > /dev/null && command -v dpkg > /dev/null; then \
+	  cd $(TOOLS) && rm -rf debian *.deb && apt-get download -qq prometheus 2> apt.log && dpkg -x prometheus_*.deb debian && rm -f *.deb \
+	  || { cat apt.log; echo "deploy-tools: no Prometheus: apt-get download failed; is there a list of packages (apt-get update)?"; exit 1; }; \
+	else echo "deploy-tools: no Prometheus: this is no Debian; put prometheus and promtool into $(TOOLS)/debian/usr/bin"; fi
+	@touch $@
+
+deploy-check: deploy-tools  ## every check of deploy/, none skipped
+	SAAA_DEPLOY_TOOLS_REQUIRED=1 $(BIN)/pytest -m "not slow" tests/deploy
+
+deploy-lock:  ## resolve deploy/tools.lock anew
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --upgrade --output-file deploy/tools.lock deploy/tools.in
+
+build/images: requirements.lock pyproject.toml | setup  # what goes into each image, with digests, and our own wheel
+	@mkdir -p $@ && rm -f $@/*
+	@for image in "facade --extra postgres --extra jwt --extra traces" "torchserve --extra torchserve --extra traces" \
+	  "trainer --extra train --extra pretrained"; do set -- $$image; name=$$1; shift; \
+	  $(BIN)/uv pip compile --quiet $$* --constraints requirements.lock --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 --output-file $@/$$name.txt pyproject.toml || exit 1; done
+	@$(BIN)/uv build --quiet --wheel --out-dir $@ .
+
+images: build/images  ## build the three images where buildah is: BASE=image of Debian with Python 3.11, TAG=dev
+	@command -v buildah > /dev/null || { echo "images: buildah is not installed"; exit 1; }
+	@for name in facade torchserve trainer; do buildah bud --build-arg BASE=$(BASE) \
+	  --build-arg REVISION=$$(git rev-parse --short HEAD) -f deploy/images/$$name.Dockerfile -t saaa/$$name:$(TAG) . || exit 1; done
+
+sbom: build/images  ## what is in each image, as CycloneDX: build/sbom/*.json
+	@mkdir -p build/sbom
+	@for name in facade torchserve trainer; do $(BIN)/uv tool run --from cyclonedx-bom==$(CYCLONEDX) cyclonedx-py requirements build/images/$$name.txt \
+	  --output-format JSON --output-file build/sbom/$$name.json || exit 1; done
 
 lock:  ## resolve requirements.lock anew
 	$(BIN)/uv pip compile --quiet --all-extras --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --upgrade --output-file requirements.lock pyproject.toml
