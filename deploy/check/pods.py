@@ -60,7 +60,11 @@ def probes(manifests: Manifests) -> Iterator[str]:
             port = next((probe[way]["port"] for way in ("grpc", "httpGet", "tcpSocket") if way in probe), None)
             if port is not None and port not in known and port not in known.values():
                 yield f"{where}: its {kind} asks port {port}, which it does not have"
-            if kind == "livenessProbe" and container["args"][0] == "serve" and probe.get("grpc", {}).get("service") != "alive":
+            if (
+                kind == "livenessProbe"
+                and container["args"][0] == "serve"
+                and probe.get("grpc", {}).get("service") != "alive"
+            ):
                 yield f"{where}: its livenessProbe must ask for the service alive, which no model can fail"
 
 
