@@ -18,12 +18,7 @@ USER = 10001
 _UNITS = {
     "m": Decimal("0.001"),
     "": Decimal(1),
-    "k": 10**3,
-    "M": 10**6,
-    "G": 10**9,
-    "Ki": 2**10,
-    "Mi": 2**20,
-    "Gi": 2**30,
+    **{f"{unit}i": Decimal(1024**power) for power, unit in enumerate("KMG", 1)},
 }
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)([a-zA-Z]*)")
 _MARGIN_S = 5

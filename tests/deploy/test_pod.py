@@ -29,6 +29,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from deploy.check.manifests import Manifests, Object
 from saaa.v1 import analysis_pb2 as pb
 from saaa.v1 import analysis_pb2_grpc, feedback_pb2_grpc
+from serving.commands import starting
 from tests.serving.contract.test_feedback import request as rating
 from tests.serving.pixel_backend import photo
 
@@ -219,7 +220,9 @@ def test_a_changed_archive_stops_the_pod_before_anything_loads(
         pass
 
 
-def test_the_options_of_the_manifests_are_options(variants: dict[str, list[Object]], tmp_path: Path) -> None:
+def test_the_options_of_the_manifests_are_options(
+    variants: dict[str, list[Object]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Of every overlay and component: read by the program that gets them."""
     for objects in variants.values():
         manifests = Manifests(objects)
@@ -229,14 +232,8 @@ def test_the_options_of_the_manifests_are_options(variants: dict[str, list[Objec
                 if container["args"][0] != "serve":
                     continue
                 (tmp_path / "facade.yaml").write_text(config["data"]["facade.yaml"])
-                words = [word.replace("/etc/saaa", str(tmp_path)) for word in container["args"]]
+                words = [word.replace("/etc/saaa", str(tmp_path)) for word in container["args"][1:]]
                 words = [word.replace("$(RATINGS_URL)", "postgresql://saaa@db/saaa") for word in words]
-                done = subprocess.run(
-                    [sys.executable, "-m", "serving.commands.cli", *words, "--print_config"],
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                )
-                assert done.returncode == 0, done.stderr
-                told = yaml.safe_load(done.stdout)
+                assert starting.run("serve", [*words, "--print_config"]) == 0
+                told = yaml.safe_load(capsys.readouterr().out)
                 assert (told["host"], told["drain_s"]) == ("0.0.0.0", 55)
