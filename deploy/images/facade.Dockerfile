@@ -14,8 +14,9 @@ RUN /opt/saaa/bin/python -m pip install --require-hashes --no-deps -r requiremen
 COPY build/images/saaa-*.whl ./
 # Byte code is made here, as nobody can write it later; packages' own tests are left out.
 RUN /opt/saaa/bin/python -m pip install --no-deps --no-index ./saaa-*.whl \
- && /opt/saaa/bin/python -m pip uninstall --yes pip \
+ && /opt/saaa/bin/python -m pip uninstall --yes setuptools pip \
  && find /opt/saaa/lib -type d \( -name tests -o -name test \) -prune -exec rm -rf {} + \
+ && find /opt/saaa/lib -name "*.pyi" -delete \
  && /opt/saaa/bin/python -m compileall -q /opt/saaa/lib
 
 FROM ${BASE}

@@ -1,6 +1,6 @@
 """Pods behind a real Envoy are replaced one after the other, as the Deployment does it, and no caller notices.
 
-They leave as the manifests say. Half a second would not be enough: Envoy hears at once that a pod leaves, and may act on
+They leave as the manifests say. Half a second would not do: Envoy hears at once that a pod leaves, and may act on
 it a second later (`update_merge_window`).
 """
 
