@@ -5,17 +5,19 @@ from __future__ import annotations
 import random
 import statistics
 import time
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.serving_identity import OTHERS, SERVED, identity
 from benchmarks.serving_material import FAST, Material
 from benchmarks.serving_results import Gate, Kept, Ratio, Row, gate_of_ratio, percentile, ratio
 from benchmarks.serving_systems import IN_PROCESS, SYSTEMS, Absent, Place, Running, Setting, System, launch
+from benchmarks.serving_tuning import ROUNDS, best_setting
 
 CONCURRENCY = (1, 4, 16)
 BUSIEST = CONCURRENCY[-1]
-TUNING_ROUNDS = 3
 FIGURES = ("throughput", "p50", "p99", "cpu_per_request")
 OURS, OURS_LOCAL = "facade_torchserve", "facade_local"
 
@@ -37,18 +39,24 @@ class Peers:
     blocks: int
     calls: int
     tune: bool = True
-    absent: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.material = Material(self.place.folder)
         self._requests = {name: [SYSTEMS[name].request(jpeg) for jpeg in self.material.jpegs()] for name in self.names}
-        self.rows = Kept(self.place.folder / f"peers-{self.calls}.jsonl")
-        self._tuned = Kept(self.place.folder / f"tuned-{self.calls}.jsonl")
+        known = identity(SERVED, calls=self.calls, tune=self.tune)
+        self.rows = Kept(self.place.folder / f"peers-{known}.jsonl")
+        self._absent = Kept(self.place.folder / f"absent-{known}.jsonl")
+        self.absent = {row["system"]: row["why"] for row in self._absent.rows()}
+        packages = {name: system.packages for name, system in SYSTEMS.items()}
+        self._tuned = Kept(self.place.folder / f"tuned-{identity(OTHERS, calls=self.calls, packages=packages)}.jsonl")
 
     async def measure(self) -> None:
         """Find the best settings, then measure the blocks that are not there."""
-        wanted = [name for name in self.names if self._blocks_left(name)]
-        if not wanted:
+        wanted = [name for name in self.names if name not in self.absent]
+        left = [block for block in range(self.blocks) if not self._whole(block, wanted)]
+        print(f"{self.blocks - len(left)} of {self.blocks} blocks are there already: {self.rows.path}", flush=True)
+        if not left:
             return
         self._right = self.material.right(FAST)
         settings = {}
@@ -68,17 +76,19 @@ class Peers:
                 stack.push_async_callback(running[name].close)
                 if SYSTEMS[name].pauses:
                     running[name].processes.pause()
-            for block in range(self.blocks):
+            for block in left:
                 await self._round(block, running, settings)
 
     def _leave_out(self, name: str, reason: Absent) -> None:
         self.absent[name] = str(reason)
+        self._absent.add({"system": name, "why": str(reason)})
         print(f"left out: {name}: {reason}", flush=True)
 
-    def _blocks_left(self, name: str) -> bool:
-        return any(
-            not self.rows.has(system=name, concurrency=concurrency, block=block)
-            for block in range(self.blocks)
+    def _whole(self, block: int, names: Iterable[str]) -> bool:
+        """Whether all of a block is there; else all is measured again, so that what is compared is of one time."""
+        return all(
+            self.rows.has(system=name, concurrency=concurrency, block=block)
+            for name in names
             for concurrency in CONCURRENCY
         )
 
@@ -95,43 +105,39 @@ class Peers:
         return running
 
     async def _best(self, system: System) -> Setting:
-        """The setting of highest throughput at the greatest concurrency; kept, so that a later run takes it."""
-        for row in self._tuned.rows():
-            if row["system"] == system.name:
-                return Setting(**row["setting"])
-        rates = {}
+        """The setting of highest throughput at the greatest concurrency."""
         self.place.python(system)
-        for setting in system.settings if self.tune and len(system.settings) > 1 else ():
+
+        async def rate(setting: Setting) -> float:
+            running = await self._up(system, setting)
             try:
-                running = await self._up(system, setting)
-            except Absent as reason:
-                print(f"  {system.name:<20}{setting!s:<34}does not start: {reason}", flush=True)
-                continue
-            try:
-                found = [await self._block(running, BUSIEST) for _ in range(TUNING_ROUNDS)]
+                found = [await self._block(running, BUSIEST) for _ in range(ROUNDS)]
             finally:
                 await running.close()
-            rates[setting] = statistics.median(row["throughput"] for row in found[1:])
-            print(f"  {system.name:<20}{setting!s:<34}{rates[setting]:8.1f}/s", flush=True)
-        if not self.tune:
-            return system.settings[0]
-        best = max(rates, key=rates.__getitem__) if rates else system.settings[0]
-        tried = {str(setting): rate for setting, rate in rates.items()}
-        self._tuned.add({"system": system.name, "setting": asdict(best), "tried": tried})
-        return best
+            return float(statistics.median(row["throughput"] for row in found[1:]))
+
+        settings = system.settings if self.tune else system.settings[:1]
+        return await best_setting(self._tuned, system.name, settings, rate)
 
     async def _round(self, block: int, running: dict[str, Running], settings: dict[str, Setting]) -> None:
         turns = [(name, concurrency) for name in running for concurrency in CONCURRENCY]
         random.Random(block).shuffle(turns)
         for name, concurrency in turns:
-            if self.rows.has(system=name, concurrency=concurrency, block=block):
+            if name not in running:
                 continue
             server = running[name]
             server.processes.go_on()
-            await server.block(self._requests[name], callers=concurrency, calls_=min(2 * concurrency, self.calls))
-            row = await self._block(server, concurrency)
-            if server.system.pauses:
-                server.processes.pause()
+            try:
+                await server.block(self._requests[name], callers=concurrency, calls_=min(2 * concurrency, self.calls))
+                row = await self._block(server, concurrency)
+            except Exception as error:
+                # The others are measured all the same; its rows so far stay.
+                self._leave_out(name, Absent(f"it failed in block {block}: {type(error).__name__}: {error}"))
+                del running[name]
+                continue
+            finally:
+                if server.system.pauses:
+                    server.processes.pause()
             self.rows.add({"system": name, "block": block, "setting": str(settings[name]), **row})
         print(f"block {block + 1} of {self.blocks}", flush=True)
 
@@ -150,7 +156,7 @@ class Peers:
         }
 
     def by_block(self, name: str, concurrency: int, figure: str) -> dict[int, float]:
-        """A figure of each block."""
+        """A figure of each block, the last where it was measured again."""
         return {
             row["block"]: row[figure]
             for row in self.rows.rows()
@@ -179,7 +185,8 @@ class Peers:
         for name in SYSTEMS:
             if name not in (IN_PROCESS.name, "grpc_aio", OURS, OURS_LOCAL):
                 found = self.ratio("throughput", BUSIEST, OURS, name)
-                gates.append(gate_of_ratio(f"throughput at {BUSIEST}, {OURS} / {name}", found, 1.0, at_least=True))
+                label, why = f"throughput at {BUSIEST}, {OURS} / {name}", self.absent.get(name, "")
+                gates.append(gate_of_ratio(label, found, 1.0, at_least=True, why=why))
         for figure, concurrency, bound in (("cpu_per_request", BUSIEST, 1.10), ("p50", 1, 1.25)):
             found = self.ratio(figure, concurrency, OURS, IN_PROCESS.name)
             name = f"{figure} at {concurrency}, {OURS} / {IN_PROCESS.name}"

@@ -111,11 +111,13 @@ class Stress:
                 except Refused:
                     refused.append(time.perf_counter() - start)
                 except Late:
+                    # Taken and not answered in time: it must weigh on what is said of those taken.
+                    accepted.append(max(OVERLOAD_DEADLINE_S * 2, time.perf_counter() - start))
                     late += 1
                 except Exception:
                     failed += 1
 
-            started = time.perf_counter()
+            started, own = time.perf_counter(), time.process_time()
             tasks, due, sample = set[asyncio.Task[None]](), started, started
             while due < started + seconds:
                 await asyncio.sleep(max(0.0, due - time.perf_counter()))
@@ -128,12 +130,13 @@ class Stress:
                     memory.append(await asyncio.to_thread(server.processes.memory))
             took = time.perf_counter() - started
             await asyncio.gather(*tasks)
+            goodput = (len(accepted) - late) / took
             tenth = max(1, len(memory) // 10)
             return {
                 "capacity": capacity,
-                "offered": (len(accepted) + len(refused) + late + failed) / took,
-                "goodput": len(accepted) / took,
-                "goodput_share": len(accepted) / took / capacity,
+                "offered": (len(accepted) + len(refused) + failed) / took,
+                "goodput": goodput,
+                "goodput_share": goodput / capacity,
                 "p99_accepted_s": percentile(accepted, 0.99) / 1000 if accepted else None,
                 "deadline_s": OVERLOAD_DEADLINE_S,
                 "refused": len(refused),
@@ -141,6 +144,7 @@ class Stress:
                 "refusal_p99_ms": percentile(refused, 0.99) if refused else None,
                 "late": late,
                 "failed": failed,
+                "generator_cpu_share": (time.process_time() - own) / took,
                 "memory_growth": statistics.median(memory[-tenth:]) / statistics.median(memory[tenth : 2 * tenth + 1]),
             }
 
@@ -196,7 +200,7 @@ class Stress:
             await asyncio.gather(*loops)
             names = ("memory", "descriptors", "files")
             quarter = max(1, len(samples) // 4)
-            found: Row = {"seconds": seconds, "outcomes": outcomes}
+            found: Row = {"seconds": seconds, "outcomes": outcomes, "programs": server.processes.programs()}
             for name, values in zip(names, zip(*samples, strict=True), strict=True):
                 second, last = values[quarter : 2 * quarter] or values, values[-quarter:]
                 found |= {name: [statistics.median(second), statistics.median(last)]}
