@@ -37,12 +37,13 @@ def identity(code: Iterable[str], **settings: object) -> str:
         code: files, folders and patterns, from the project's root.
         settings: what else matters, as JSON takes it.
     """
-    facts = [*map(_digest, code), _machine(), json.dumps(settings, sort_keys=True, default=str)]
+    facts = [*map(digest, code), _machine(), json.dumps(settings, sort_keys=True, default=str)]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
 
 
 @cache
-def _digest(pattern: str) -> str:
+def digest(pattern: str) -> str:
+    """Of the names and contents of the Python files that a pattern, from the project's root, means."""
     found = hashlib.sha256()
     for path in sorted(ROOT.glob(pattern)):
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:

@@ -18,6 +18,8 @@ from benchmarks.serving_tuning import ROUNDS, best_setting
 
 CONCURRENCY = (1, 4, 16)
 BUSIEST = CONCURRENCY[-1]
+SHARES = {1: 1 / 3, 4: 2 / 3, 16: 1.0}
+"""Of a block's calls at each concurrency: fewer callers take longer for as many."""
 FIGURES = ("throughput", "p50", "p99", "cpu_per_request")
 OURS, OURS_LOCAL = "facade_torchserve", "facade_local"
 
@@ -30,7 +32,7 @@ class Peers:
         place: where things are kept.
         names: of the systems.
         blocks: of each system and concurrency.
-        calls: of a block.
+        calls: of a block at the greatest concurrency.
         tune: whether to look for the best setting of each first; else the first is taken.
     """
 
@@ -40,6 +42,7 @@ class Peers:
     calls: int
     tune: bool = True
     absent: dict[str, str] = field(default_factory=dict, init=False)
+    _alone: dict[str, Setting] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.material = Material(self.place.folder)
@@ -63,6 +66,7 @@ class Peers:
         for name in wanted:
             try:
                 settings[name] = await self._best(SYSTEMS[name])
+                self._alone[name] = await self._best_alone(SYSTEMS[name], settings[name])
             except Absent as reason:
                 self._leave_out(name, reason)
         async with AsyncExitStack() as stack:
@@ -119,6 +123,22 @@ class Peers:
         settings = system.settings if self.tune else system.settings[:1]
         return await best_setting(self._tuned, system.name, settings, rate)
 
+    async def _best_alone(self, system: System, busy: Setting) -> Setting:
+        """The setting for one caller: a server has one for all, but who calls the model himself may take his own."""
+        if system is not IN_PROCESS:
+            return busy
+
+        async def rate(setting: Setting) -> float:
+            found = [await self._block(running, 1, setting) for _ in range(ROUNDS)]
+            return float(statistics.median(row["throughput"] for row in found[1:]))
+
+        running = await self._up(system, busy)
+        try:
+            settings = system.settings if self.tune else system.settings[:1]
+            return await best_setting(self._tuned, f"{system.name} at 1", settings, rate)
+        finally:
+            await running.close()
+
     async def _round(self, block: int, running: dict[str, Running], settings: dict[str, Setting]) -> None:
         turns = [(name, concurrency) for name in running for concurrency in CONCURRENCY]
         random.Random(block).shuffle(turns)
@@ -128,8 +148,10 @@ class Peers:
             server = running[name]
             server.processes.go_on()
             try:
-                await server.block(self._requests[name], callers=concurrency, calls_=min(2 * concurrency, self.calls))
-                row = await self._block(server, concurrency)
+                setting = self._alone[name] if concurrency == 1 else settings[name]
+                warm = min(2 * concurrency, self._calls(concurrency))
+                await server.block(self._requests[name], callers=concurrency, calls_=warm, setting=setting)
+                row = await self._block(server, concurrency, setting)
             except Exception as error:
                 # The others are measured all the same; its rows so far stay.
                 self._leave_out(name, Absent(f"it failed in block {block}: {type(error).__name__}: {error}"))
@@ -138,24 +160,29 @@ class Peers:
             finally:
                 if server.system.pauses:
                     server.processes.pause()
-            self.rows.add({"system": name, "block": block, "setting": str(settings[name]), **row})
+            told = str(settings[name]) + (f"; alone {setting}" if self._alone[name] != settings[name] else "")
+            self.rows.add({"system": name, "block": block, "setting": told, **row})
         print(f"block {block + 1} of {self.blocks}", flush=True)
 
-    async def _block(self, server: Running, concurrency: int) -> Row:
-        before, own = server.processes.seconds(), time.process_time()
-        times, seconds = await server.block(self._requests[server.system.name], callers=concurrency, calls_=self.calls)
+    def _calls(self, concurrency: int) -> int:
+        return max(1, round(self.calls * SHARES[concurrency]))
+
+    async def _block(self, server: Running, concurrency: int, setting: Setting | None = None) -> Row:
+        before, own, count = server.processes.seconds(), time.process_time(), self._calls(concurrency)
+        requests = self._requests[server.system.name]
+        times, seconds = await server.block(requests, callers=concurrency, calls_=count, setting=setting)
         own, spent = time.process_time() - own, server.processes.seconds() - before
         return {
             "concurrency": concurrency,
-            "calls": self.calls,
-            "throughput": self.calls / seconds,
+            "calls": count,
+            "throughput": count / seconds,
             "p50": percentile(times, 0.5),
-            "p99": percentile(times, 0.99),
-            "cpu_per_request": spent / self.calls * 1000,
-            "generator_cpu": own / self.calls * 1000,
+            "times": [round(each, 5) for each in times],
+            "cpu_per_request": spent / count * 1000,
+            "generator_cpu": own / count * 1000,
         }
 
-    def by_block(self, name: str, concurrency: int, figure: str) -> dict[int, float]:
+    def by_block(self, name: str, concurrency: int, figure: str) -> dict[int, Any]:
         """A figure of each block, the last where it was measured again."""
         return {
             row["block"]: row[figure]
@@ -164,14 +191,22 @@ class Peers:
         }
 
     def figures(self) -> dict[str, Any]:
-        """Medians over blocks, as the JSON has them: throughput in calls a second, times in milliseconds."""
-        found: dict[str, Any] = {figure: {} for figure in (*FIGURES, "generator_cpu")}
+        """Medians over blocks, but p99 of all blocks' calls; throughput in calls a second, times in milliseconds."""
+        found: dict[str, Any] = {figure: {} for figure in (*FIGURES, "generator_cpu") if figure != "p99"}
         for figure, table in found.items():
             for name in SYSTEMS:
                 cells = {str(c): self.by_block(name, c, figure) for c in CONCURRENCY}
                 row = {c: statistics.median(values.values()) for c, values in cells.items() if values}
                 if row:
                     table[name] = row
+        found["p99"] = {
+            name: {
+                str(c): percentile([t for each in times.values() for t in each], 0.99)
+                for c in CONCURRENCY
+                if (times := self.by_block(name, c, "times"))
+            }
+            for name in found["throughput"]
+        }
         settings = {row["system"]: row["setting"] for row in self.rows.rows()}
         return {**found, "settings": settings, "tuning": self._tuned.rows(), "absent": self.absent}
 

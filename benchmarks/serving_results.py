@@ -70,6 +70,29 @@ class Ratio:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}, {self.blocks} blocks)"
 
 
+def pooled_ratio(
+    above: Mapping[int, Sequence[float]], below: Mapping[int, Sequence[float]], share: float
+) -> Ratio | None:
+    """The ratio of a quantile of all blocks' times together: a block alone has too few for a high one.
+
+    Args:
+        above: each block's times.
+        below: the same, measured in turn.
+        share: which quantile, 0 to 1.
+    """
+    both = sorted(above.keys() & below.keys())
+    if not both:
+        return None
+
+    def of(blocks: Sequence[int]) -> float:
+        first, second = (np.quantile(np.concatenate([side[b] for b in blocks]), share) for side in (above, below))
+        return float(first / second)
+
+    draws = np.random.default_rng(0).choice(both, (DRAWS, len(both)))
+    low, high = np.quantile([of(blocks) for blocks in draws], (0.025, 0.975))
+    return Ratio(of(both), float(low), float(high), len(both))
+
+
 def ratio(above: Mapping[int, float], below: Mapping[int, float]) -> Ratio | None:
     """Figures by block; blocks that lack one are left out, and None is that there are none."""
     both = sorted(above.keys() & below.keys())

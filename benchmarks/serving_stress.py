@@ -22,6 +22,8 @@ from benchmarks.serving_systems import SYSTEMS, Place, Running, Setting, launch
 BURST, DEADLINE_S, STEADY, SETTLE_S = 24, 0.3, 4, 1.5
 OVERLOAD, OVERLOAD_DEADLINE_S, CAPACITY_S = 5.0, 2.0, 8.0
 SLOW_EXPLANATIONS = 20
+PREDICTING = (1, 4)
+"""Callers beside them."""
 EXPLANATIONS = ({"method": "integrated_gradients", "steps": 32}, {"method": "rise", "masks": 64})
 PATIENT = ("--explain.max_wait_s", "600")
 SAMPLE_S = 5.0
@@ -149,20 +151,22 @@ class Stress:
             }
 
     async def interference(self, blocks: int, calls_: int, keep: Callable[[Row], None]) -> None:
-        """p99 of predictions with and without slow explanations in flight, in turn; a row a block."""
+        """Seconds of predictions with and without slow explanations in flight, in turn; a row a block.
+
+        Args:
+            calls_: the most of one row, two thirds of them from 4 callers and a third from 1.
+        """
         async with self.running(FACADE, Setting(), options=PATIENT) as (server, requests):
             jpegs = Material(self.place.folder).jpegs()
             slow = [calls.analyze(jpegs[0], outputs=["attributions"], **options) for options in EXPLANATIONS]
             await server.block(requests, callers=4, calls_=16)
             for _ in range(blocks):
                 row: Row = {}
-                for callers in (1, 4):
-                    quiet, _ = await server.block(requests, callers=callers, calls_=calls_)
+                for callers, count in zip(PREDICTING, (calls_ // 3, 2 * calls_ // 3), strict=True):
+                    quiet, _ = await server.block(requests, callers=callers, calls_=count)
                     async with _in_flight(server, slow):
-                        busy, _ = await server.block(requests, callers=callers, calls_=calls_)
-                    for name, times in (("quiet", quiet), ("busy", busy)):
-                        row |= {f"{name}_p99_{callers}": percentile(times, 0.99)}
-                        row |= {f"{name}_p50_{callers}": percentile(times, 0.5)}
+                        busy, _ = await server.block(requests, callers=callers, calls_=count)
+                    row |= {f"quiet_{callers}": quiet, f"busy_{callers}": busy}
                 keep(row)
 
     async def soak(self, seconds: float) -> Row:
