@@ -5,7 +5,7 @@
 Others are installed into environments of their own below `build/bench/env` (uv) and left out with a word where that
 fails. Every block is kept below `build/bench/serving`, in files that are named by a digest of the code, the settings,
 the packages and the processor: the same command goes on where it stopped, and what was measured of anything else is not
-used. `--again` forgets all.
+used. A server that could not be had, and is so left out, is tried again where blocks are missing. `--again` forgets.
 Processor time is that of a server's processes alone; the load generator's is printed beside it. Writes
 `build/bench/serving.json` (which is also the last line printed) and `build/bench/serving.png`.
 """
@@ -38,6 +38,9 @@ from benchmarks.serving_systems import IN_PROCESS, SYSTEMS, Absent, Place, Setti
 Part = Literal["peers", "dead_work", "explain", "interference", "overload", "soak"]
 PARTS: tuple[Part, ...] = ("peers", "dead_work", "explain", "interference", "overload", "soak")
 
+FILES: dict[Part, tuple[str, ...]] = {"peers": ("tuned", "absent"), "explain": ("explain_tuned", "steps")}
+"""What else a part keeps."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -58,7 +61,7 @@ class Options:
     overload_s: float = 60.0
     soak_minutes: float = 30.0
     again: bool = False
-    """Forget what was measured."""
+    """Forget what was measured of these parts."""
 
 
 class Bench:
@@ -73,8 +76,10 @@ class Bench:
         self._folder = options.output / "serving"
         place = Place(folder=self._folder, environments=options.output / "env")
         if options.again:
-            for path in self._folder.glob("*.jsonl"):
-                path.unlink()
+            for part in options.parts:
+                for kept in (part, *FILES.get(part, ())):
+                    for path in self._folder.glob(f"{kept}-*.jsonl"):
+                        path.unlink()
         shutil.rmtree(self._folder / "logs", ignore_errors=True)
         self._stress = Stress(place)
         self.peers_ = Peers(place, options.systems, options.blocks, options.calls, options.tune)

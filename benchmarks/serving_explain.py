@@ -68,7 +68,7 @@ class Explain:
         print(f"{begin} blocks are there already: {kept.path}", flush=True)
         if begin >= blocks:
             return
-        setting = await best_setting(self._kept("tuned-explain"), THEIRS, BATCHING, self._rate)
+        setting = await best_setting(self._kept("explain_tuned"), THEIRS, BATCHING, self._rate)
         ours, theirs = await self._up(OURS, Setting()), await self._up(THEIRS, setting)
         try:
             for server in (ours, theirs):
@@ -119,7 +119,7 @@ class Explain:
 
     def settings(self) -> dict[str, Any]:
         """What the servers were told."""
-        rows, tuned = self._kept("explain").rows(), self._kept("tuned-explain").rows()
+        rows, tuned = self._kept("explain").rows(), self._kept("explain_tuned").rows()
         return {THEIRS: rows[-1]["setting"], "tuning": tuned} if rows else {}
 
     def gate(self) -> Gate:

@@ -50,20 +50,21 @@ class Peers:
         known = identity(SERVED, calls=self.calls, tune=self.tune)
         self.rows = Kept(self.place.folder / f"peers-{known}.jsonl")
         self._absent = Kept(self.place.folder / f"absent-{known}.jsonl")
-        self.absent = {row["system"]: row["why"] for row in self._absent.rows()}
+        last = {row["system"]: row["why"] for row in self._absent.rows()}
+        self.absent = {name: why for name, why in last.items() if why}
         packages = {name: system.packages for name, system in SYSTEMS.items()}
         self._tuned = Kept(self.place.folder / f"tuned-{identity(OTHERS, calls=self.calls, packages=packages)}.jsonl")
 
     async def measure(self) -> None:
         """Find the best settings, then measure the blocks that are not there."""
-        wanted = [name for name in self.names if name not in self.absent]
-        left = [block for block in range(self.blocks) if not self._whole(block, wanted)]
+        had = [name for name in self.names if name not in self.absent]
+        left = [block for block in range(self.blocks) if not self._whole(block, had)]
         print(f"{self.blocks - len(left)} of {self.blocks} blocks are there already: {self.rows.path}", flush=True)
         if not left:
             return
         self._right = self.material.right(FAST)
         settings = {}
-        for name in wanted:
+        for name in self.names:
             try:
                 settings[name] = await self._best(SYSTEMS[name])
                 self._alone[name] = await self._best_alone(SYSTEMS[name], settings[name])
@@ -78,9 +79,11 @@ class Peers:
                     self._leave_out(name, reason)
                     continue
                 stack.push_async_callback(running[name].close)
+                if self.absent.pop(name, ""):
+                    self._absent.add({"system": name, "why": ""})
                 if SYSTEMS[name].pauses:
                     running[name].processes.pause()
-            for block in left:
+            for block in (block for block in range(self.blocks) if not self._whole(block, running)):
                 await self._round(block, running, settings)
 
     def _leave_out(self, name: str, reason: Absent) -> None:
@@ -90,11 +93,8 @@ class Peers:
 
     def _whole(self, block: int, names: Iterable[str]) -> bool:
         """Whether all of a block is there; else all is measured again, so that what is compared is of one time."""
-        return all(
-            self.rows.has(system=name, concurrency=concurrency, block=block)
-            for name in names
-            for concurrency in CONCURRENCY
-        )
+        there = {(row["system"], row["concurrency"]) for row in self.rows.rows() if row["block"] == block}
+        return there >= {(name, concurrency) for name in names for concurrency in CONCURRENCY}
 
     async def _up(self, system: System, setting: Setting) -> Running:
         running = launch(system, self.place, setting, archive=self.material.archive(FAST), images=self.material.images)
