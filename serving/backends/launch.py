@@ -169,6 +169,8 @@ class Launch:
             f"-Dlog4j.configurationFile=file://{self.folder}/log4j2.xml",
             f"-Xmx{self.heap_mb}m",
             "-XX:+UseSerialGC",
+            # Java only passes messages on: compiling harder cost more time than it saved, over thousands of batches.
+            "-XX:TieredStopAtLevel=1",
             "-XX:+ExitOnOutOfMemoryError",
             "-cp",
             f"{home}/ts/frontend/*",
