@@ -17,7 +17,7 @@ from google.protobuf.wrappers_pb2 import BytesValue
 from saaa.client.request import AnalyzeOptions, analyze_request
 from saaa.v1 import analysis_pb2 as pb
 from serving.backends.ts import inference_pb2
-from serving.oip import open_inference_pb2 as oip
+from serving.contract.oip import open_inference_pb2 as oip
 
 MESSAGE = 32 * 2**20
 CHANNEL = [("grpc.max_receive_message_length", MESSAGE), ("grpc.max_send_message_length", MESSAGE)]
