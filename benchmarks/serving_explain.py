@@ -8,6 +8,7 @@ number of steps is, they get the fewest from which on more steps make them no tr
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,18 +70,17 @@ class Explain:
         if begin >= blocks:
             return
         setting = await best_setting(self._kept("explain_tuned"), THEIRS, BATCHING, self._rate)
-        ours, theirs = await self._up(OURS, Setting()), await self._up(THEIRS, setting)
-        try:
-            for server in (ours, theirs):
-                await self._block(server, CALLERS)
+        async with AsyncExitStack() as stack:
+            servers = {}
+            for name, told in ((OURS, Setting()), (THEIRS, setting)):
+                servers[name] = await self._up(name, told)
+                stack.push_async_callback(servers[name].close)
+                await self._block(servers[name], CALLERS)
             for block in range(begin, blocks):
                 row: Row = {"block": block, "setting": str(setting)}
-                for server, name in ((ours, OURS), (theirs, THEIRS))[:: -1 if block % 2 else 1]:
-                    row[name] = await self._block(server, self.calls_ * (MORE if name == OURS else 1))
+                for name in (OURS, THEIRS)[:: -1 if block % 2 else 1]:
+                    row[name] = await self._block(servers[name], self.calls_ * (MORE if name == OURS else 1))
                 kept.add(row)
-        finally:
-            await ours.close()
-            await theirs.close()
 
     async def _up(self, name: str, setting: Setting) -> Running:
         material, steps = Material(self.place.folder), 0 if name == OURS else int(self.steps()["steps"])
