@@ -169,7 +169,7 @@ class Launch:
             f"-Dlog4j.configurationFile=file://{self.folder}/log4j2.xml",
             f"-Xmx{self.heap_mb}m",
             "-XX:+UseSerialGC",
-            # Java only passes messages on: in runs of some hundred batches the first compiler alone cost a third less time.
+            # Java only passes messages on: over some hundred batches its first compiler alone cost a third less time.
             "-XX:TieredStopAtLevel=1",
             "-XX:+ExitOnOutOfMemoryError",
             "-cp",
