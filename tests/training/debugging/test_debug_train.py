@@ -172,6 +172,8 @@ def test_it_asks_and_goes_on(
     assert "<script" not in page
     assert "<b onclick" not in page
     assert "&lt;b onclick=alert(" in page, "the pictures' own names"
+    assert "{token}" not in page
+    assert "a &lt;red&gt;" in page
 
 
 def hostile(good: list[dict[str, Any]]) -> list[Any]:
