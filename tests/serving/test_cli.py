@@ -249,7 +249,7 @@ def test_no_photo_is_wrong_usage(address: str) -> None:
 
 def test_nobody_reads_what_is_printed(address: str, photos: Path) -> None:
     """As in `saaa analyze ... | head -1`, once head has gone."""
-    command = [sys.executable, "-m", "serving.cli", "analyze", "--address", address, *map(str, photos.iterdir())]
+    command = [sys.executable, "-m", main.__module__, "analyze", "--address", address, *map(str, photos.iterdir())]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None
