@@ -13,7 +13,9 @@ import venv
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
-IMPORTS = "import saaa.client, saaa.report, serving.cli, serving.server, sys; assert 'torch' not in sys.modules"
+IMPORTS = (
+    "import saaa.client, saaa.report, serving.commands.cli, serving.server, sys; assert 'torch' not in sys.modules"
+)
 
 
 def main() -> None:

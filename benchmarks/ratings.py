@@ -50,7 +50,7 @@ def main(config: Ratings) -> None:
         result: dict[str, float] = {"flushes_per_s": flushes(folder / "flushed", len(rating("x").SerializeToString()))}
         command = "serve --backend_address 127.0.0.1:1 --port 0 --ratings"
         process = subprocess.Popen(
-            [sys.executable, "-m", "serving.cli", *command.split(), str(folder / "ratings.db")],
+            [sys.executable, "-m", "serving.commands.cli", *command.split(), str(folder / "ratings.db")],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

@@ -80,8 +80,8 @@ def write_archive(path: Path, handler: str, *, workers: int, batch: int) -> None
 
 def main() -> None:
     """Become TorchServe."""
+    from serving.backends.java import find_java
     from serving.backends.launch import Launch, Ports
-    from serving.java import find_java
 
     options = told()
     folder = Path(options.folder).resolve() / "torchserve"

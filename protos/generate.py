@@ -43,7 +43,7 @@ TARGETS = (
     # The few messages of TorchServe that we call. They keep TorchServe's file and package names.
     Target("torchserve", "serving/backends/ts", services=True),
     # The Open Inference Protocol, with the names that its clients know.
-    Target("inference", "serving/oip", services=True),
+    Target("inference", "serving/contract/oip", services=True),
 )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from saaa.work import ItemResult, WorkBatch
 
 if TYPE_CHECKING:
-    from serving.lanes import BatchKey
+    from serving.lanes.lanes import BatchKey
     from serving.requests import AnalysisRequest, AnalysisResult
 
 Loss = Literal["expired", "abandoned", "late"]

@@ -1,4 +1,4 @@
-"""What is asked and what is answered, in plain dataclasses: protobuf stops at `serving.convert`."""
+"""What is asked and what is answered, in plain dataclasses: protobuf stops at `serving.contract.convert`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from saaa.concepts import ConceptScore
 from saaa.errors import InvalidInput, SaaaError
 from saaa.scene_graph import Node, NodeKind, SceneGraph
 from saaa.work import AUTO_METHOD, AttributionMap, CaptionOptions, CaptionResult, ExplainOptions, ModelInfo
-from serving.fairness import Priority
+from serving.lanes.fairness import Priority
 from serving.observer import Seat
 
 

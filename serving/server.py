@@ -14,22 +14,22 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from saaa.errors import StartFailed
 from saaa.v1 import analysis_pb2_grpc, feedback_pb2_grpc
-from serving.analysis import Analysis
+from serving.analysis.analysis import Analysis
 from serving.backends.base import Backend
-from serving.catalog import Catalog
-from serving.feedback import FEEDBACK_NAME, FeedbackService
-from serving.health import NOT_SERVING, SERVING, Probe
-from serving.inference import INFERENCE_NAME, InferenceService
+from serving.backends.health import NOT_SERVING, SERVING, Probe
+from serving.contract.feedback import FEEDBACK_NAME, FeedbackService
+from serving.contract.inference import INFERENCE_NAME, InferenceService
+from serving.contract.oip import open_inference_pb2_grpc
+from serving.contract.reflection import add_reflection
+from serving.contract.service import SERVICE_NAME, AnalysisService
 from serving.interceptors.authentication import AuthenticationInterceptor, ReadLate
 from serving.interceptors.errors import ErrorInterceptor
 from serving.interceptors.limits import LimitsInterceptor
 from serving.interceptors.stopping import StoppingInterceptor
-from serving.oip import open_inference_pb2_grpc
-from serving.ratings import RatingStore
-from serving.reflection import add_reflection
+from serving.models.catalog import Catalog
+from serving.ratings.store import RatingStore
 from serving.security.gate import Gate
 from serving.security.tls import server_credentials
-from serving.service import SERVICE_NAME, AnalysisService
 from serving.settings import FacadeSettings
 from serving.telemetry.endpoint import cannot_serve_metrics
 from serving.telemetry.telemetry import Telemetry

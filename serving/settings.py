@@ -41,13 +41,19 @@ class LaneSettings:
     """Assumed time of one forward pass before the first measurement, in seconds."""
     batch_timeout_s: float = 120.0
     """A batch that the backend has not answered after this is given up, in seconds."""
+    overdue_s: float = 30.0
+    """Where a batch's time is known, it is given up after `overdue_factor` times as long, but not before this, in
+    seconds: a worker that hangs is noticed soon."""
+    overdue_factor: float = 20.0
+    """See `overdue_s`; at least 1."""
 
     def __post_init__(self) -> None:
         for name in ("max_batch", "max_in_flight", "max_waiting"):
             _require(getattr(self, name) >= 1, name, "at least 1")
-        for name in ("max_batch_s", "max_wait_s", "first_estimate_s", "batch_timeout_s"):
+        for name in ("max_batch_s", "max_wait_s", "first_estimate_s", "batch_timeout_s", "overdue_s"):
             _require(getattr(self, name) > 0, name, "above 0 seconds")
         _require(self.ageing > 0, "ageing", "above 0")
+        _require(self.overdue_factor >= 1, "overdue_factor", "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,8 @@ class Refuse:
 
 sys.meta_path.insert(0, Refuse())
 import saaa.client, saaa.report, saaa.archive, saaa.wire, saaa.proposal, saaa.concepts
-import serving.cli, serving.server, serving.backends.torchserve, serving.backends.process, serving.backends.local
+import serving.commands.cli, serving.server
+import serving.backends.torchserve, serving.backends.process, serving.backends.local
 """
 
 

@@ -54,7 +54,7 @@ class ModelHost(Protocol):
         """The folder of archives."""
 
     def loaded(self) -> Mapping[tuple[str, str], str]:
-        """What is loaded: the archive's digest by (name, version)."""
+        """What is loaded: the archive's digest by (name, version), "" while that is not known."""
 
     async def load(self, path: Path, info: ModelInfo) -> None:
         """Load one version and wait until it can compute.

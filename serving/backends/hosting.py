@@ -1,4 +1,4 @@
-"""Load and unload models of a TorchServe of our own while it computes, and kill workers that hang."""
+"""Load and unload models of a TorchServe while it computes; of one of our own, also kill workers that hang."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from saaa.errors import ArchiveError, BackendUnavailable, ModelNotFound, SaaaErr
 from saaa.work import ModelInfo
 from serving.backends import guard
 from serving.backends.process import TorchServeProcess
+from serving.backends.torchserve import TorchServeBackend
 
 _log = logging.getLogger(__name__)
 
@@ -39,28 +40,19 @@ class TorchServeHost:
     async def load(self, path: Path, info: ModelInfo) -> None:
         """See `ModelHost`."""
         link = self._process.launched.link(path, f"{info.digest}.mar")
-        async with self._process.backend() as backend:
-            if any((state.name, state.version) == (info.name, info.version) for state in await backend.states()):
-                # Left by a load that was given up.
-                await backend.unregister(info.name, info.version)
-            try:
-                await backend.register(
-                    link.name, self._process.workers(info), timeout=self._process.options.start_timeout_s
-                )
-            except SaaaError as error:
-                link.unlink(missing_ok=True)
-                reason = await asyncio.to_thread(self._process.launched.load_failure)
-                raise BackendUnavailable(
-                    f"TorchServe cannot load {info.name} {info.version}: {reason or error.message}"
-                ) from error
-            try:
-                if (await backend.identify(info.name, info.version)).digest != info.digest:
-                    raise ArchiveError(f"{path} changed while it was loaded.")
-            except BaseException:
-                with contextlib.suppress(SaaaError):
-                    await backend.unregister(info.name, info.version)
-                link.unlink(missing_ok=True)
+        timeout = self._process.options.start_timeout_s
+        try:
+            async with self._process.backend() as backend:
+                await _load(backend, link.name, info, workers=self._process.workers(info), timeout=timeout)
+        except BackendUnavailable as error:
+            link.unlink(missing_ok=True)
+            reason = await asyncio.to_thread(self._process.launched.load_failure)
+            if not reason:
                 raise
+            raise BackendUnavailable(f"TorchServe cannot load {info.name} {info.version}: {reason}") from error
+        except BaseException:
+            link.unlink(missing_ok=True)
+            raise
         self._process.models.append((path, info))
 
     async def unload(self, name: str, version: str) -> None:
@@ -87,3 +79,65 @@ class TorchServeHost:
             _log.error("killing the worker %d of %s %s, which does not answer", pid, name, version)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+class StoreHost:
+    """`ModelHost` of a TorchServe that somebody else runs. Its model store is the folder of archives, and it allows
+    models to be managed (`enable_model_api`); several facades on one TorchServe agree, as they follow one file.
+
+    Args:
+        backend: talks to it.
+        folder: the archives.
+        workers: worker processes of what is loaded, at least 1.
+        load_timeout_s: seconds that loading one version may take.
+    """
+
+    def __init__(
+        self, backend: TorchServeBackend, folder: Path, *, workers: int = 1, load_timeout_s: float = 120.0
+    ) -> None:
+        self._backend = backend
+        self._folder = folder
+        self._workers = workers
+        self._load_timeout_s = load_timeout_s
+
+    @property
+    def folder(self) -> Path:
+        """The folder of archives."""
+        return self._folder
+
+    def loaded(self) -> dict[tuple[str, str], str]:
+        """See `ModelHost`; as TorchServe last said."""
+        return dict(self._backend.registered)
+
+    async def load(self, path: Path, info: ModelInfo) -> None:
+        """See `ModelHost`."""
+        await _load(self._backend, path.name, info, workers=self._workers, timeout=self._load_timeout_s)
+        await self._backend.describe()
+
+    async def unload(self, name: str, version: str) -> None:
+        """See `ModelHost`."""
+        with contextlib.suppress(ModelNotFound):
+            await self._backend.unregister(name, version)
+        await self._backend.states()
+
+    async def restart(self, name: str, version: str) -> None:
+        """See `ModelHost`. Its processes are out of reach: whoever runs it has to see to them."""
+        _log.error("a worker of %s %s does not answer and cannot be killed from here", name, version)
+
+
+async def _load(backend: TorchServeBackend, archive: str, info: ModelInfo, *, workers: int, timeout: float) -> None:
+    """Register an archive of the model store and see that it is the one that was checked; raises as `load`."""
+    if any((state.name, state.version) == (info.name, info.version) for state in await backend.states()):
+        # Left by a load that was given up.
+        await backend.unregister(info.name, info.version)
+    try:
+        await backend.register(archive, workers, timeout=timeout)
+    except SaaaError as error:
+        raise BackendUnavailable(f"TorchServe cannot load {info.name} {info.version}: {error.message}") from error
+    try:
+        if (await backend.identify(info.name, info.version)).digest != info.digest:
+            raise ArchiveError(f"{archive} changed while it was loaded.")
+    except BaseException:
+        with contextlib.suppress(SaaaError):
+            await backend.unregister(info.name, info.version)
+        raise

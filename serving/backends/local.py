@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from saaa.errors import ArchiveError, DeadlineExceeded, ModelNotFound, OptionInvalid, StartFailed
 from saaa.work import ItemResult, ModelInfo, WorkBatch
-from serving.backends.store import find_archives
+from serving.models.store import find_archives
 
 if TYPE_CHECKING:
     from saaa.runtime.executor import Executor

@@ -26,10 +26,10 @@ from saaa.errors import (
 )
 from saaa.work import ModelInfo, ModelKind
 from serving.backends import guard
+from serving.backends.java import find_java
 from serving.backends.launch import Launch, Ports, torchserve_home
-from serving.backends.store import find_archives
 from serving.backends.torchserve import TorchServeBackend
-from serving.java import find_java
+from serving.models.store import find_archives
 
 _PORT_ATTEMPTS = 4
 _LOOK_S = 0.1

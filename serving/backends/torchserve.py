@@ -102,6 +102,8 @@ class TorchServeBackend:
         self._inference = inference_pb2_grpc.InferenceAPIsServiceStub(self._channels[0])  # type: ignore[no-untyped-call]
         self._management = management_pb2_grpc.ManagementAPIsServiceStub(self._channels[1])  # type: ignore[no-untyped-call]
         self._known: dict[tuple[str, str], ModelInfo] = {}
+        self.registered: dict[tuple[str, str], str] = {}
+        """What TorchServe last said that it holds: archive digests by (name, version), "" while not known."""
 
     async def states(self) -> tuple[ModelState, ...]:
         """Ask the frontend about all models.
@@ -123,7 +125,10 @@ class TorchServeBackend:
             raise self._error(error, "", _MANAGEMENT_S) from error
         except (ValueError, KeyError, TypeError) as error:
             raise BackendFailed(f"TorchServe at {self._address} answers oddly: {error!r}") from error
-        return tuple(state for states in answers for state in states)
+        found = tuple(state for states in answers for state in states)
+        keys = {(state.name, state.version) for state in found}
+        self.registered = {key: self._known[key].digest if key in self._known else "" for key in keys}
+        return found
 
     async def describe(self) -> tuple[ModelInfo, ...]:
         """See `Backend`. A model whose workers are down is described as it was last; archives that are
@@ -131,6 +136,7 @@ class TorchServeBackend:
         states = await self.states()
         told = await asyncio.gather(*(self._described(state) for state in states))
         self._known = {(info.name, info.version): info for info in told if info is not None}
+        self.registered |= {key: info.digest for key, info in self._known.items()}
         return tuple(self._known.values())
 
     async def identify(self, name: str, version: str) -> ModelInfo:

@@ -20,9 +20,9 @@ from prometheus_client.registry import Collector
 import saaa
 from saaa.errors import SaaaError
 from saaa.work import ItemResult, Work
-from serving.catalog import Catalog
 from serving.interceptors.base import Call
-from serving.lanes import BatchKey
+from serving.lanes.lanes import BatchKey
+from serving.models.catalog import Catalog
 from serving.observer import CacheUse, Flight, Loss, Observer
 
 MAX_MODELS = 100

@@ -30,7 +30,7 @@ class TelemetrySettings:
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     """The least that is logged; "info" has a line for each call."""
     journal: Path | None = None
-    """File of what was asked and answered, without pixels (`serving.journal`), of this facade alone; None has none."""
+    """File of what was asked and answered, without pixels (`.journal`), of this facade alone; None has none."""
     journal_max_bytes: int = 256 * 2**20
     """The file is put aside before it grows beyond this, in bytes."""
     journal_files: int = 16

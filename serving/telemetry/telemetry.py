@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from saaa.errors import StartFailed
-from serving.catalog import Catalog
 from serving.interceptors.base import CallInterceptor
 from serving.interceptors.logs import LogInterceptor
 from serving.interceptors.metrics import MetricsInterceptor
-from serving.journal import Journal
+from serving.models.catalog import Catalog
 from serving.observer import Observer, Observers
 from serving.security.gate import Gate
 from serving.telemetry.endpoint import MetricsEndpoint
+from serving.telemetry.journal import Journal
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.settings import TelemetrySettings
 

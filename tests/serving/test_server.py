@@ -59,7 +59,7 @@ def test_settings_are_checked_when_made(make: object, field: str) -> None:
 
 def test_serving_runs_without_torch() -> None:
     code = (
-        "import sys, serving.cli, serving.server, serving.run, serving.ask;"
+        "import sys, serving.commands.cli, serving.server, serving.commands.run, serving.commands.ask;"
         "loaded = {'torch', 'safetensors', 'timm', 'torchvision'} & set(sys.modules); assert not loaded, loaded"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

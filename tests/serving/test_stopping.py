@@ -18,8 +18,8 @@ from saaa.v1 import analysis_pb2 as pb
 from saaa.work import Work
 from serving import server as servers
 from serving.server import Facade, serve, until_signal
+from tests.serving.contract.test_stream import ONE_BY_ONE, Gate, item
 from tests.serving.pixel_backend import QUICK, Caller, PixelBackend, calling, photo, refusal
-from tests.serving.test_stream import ONE_BY_ONE, Gate, item
 
 PREDICT = [pb.OUTPUT_PREDICTIONS]
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

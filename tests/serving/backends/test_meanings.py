@@ -26,9 +26,9 @@ from saaa.errors import (
 )
 from saaa.work import Work, WorkBatch, WorkItem
 from serving.backends import guard
+from serving.backends.java import find_java
 from serving.backends.launch import Launch, Ports
 from serving.backends.torchserve import TorchServeBackend
-from serving.java import find_java
 
 pytestmark = pytest.mark.slow
 

@@ -18,9 +18,9 @@ import pytest
 from saaa import archive
 from saaa.errors import OptionInvalid, StartFailed
 from serving.backends import guard
+from serving.backends.java import find_java
 from serving.backends.launch import Launch, Ports
 from serving.backends.process import TorchServeOptions, TorchServeProcess
-from serving.java import find_java
 
 ONE_WORKER = TorchServeOptions(classifier_workers=1, captioner_workers=1, heap_mb=512)
 

@@ -19,11 +19,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from jwt.algorithms import OKPAlgorithm
 
 from saaa.v1 import analysis_pb2 as pb
+from serving.contract.service import AnalysisService
 from serving.interceptors.base import current_call
 from serving.security.gate import by_connection
 from serving.security.scopes import Scope
 from serving.security.tokens import create, revoke
-from serving.service import AnalysisService
 from tests.serving.pixel_backend import Caller, PixelBackend, photo, refusal
 from tests.serving.security.secured import bearer, reached, secured, tls, write_server
 

@@ -14,8 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from saaa.errors import BackendFailed, OptionInvalid, StartFailed
 from saaa.v1 import analysis_pb2 as pb
 from saaa.work import ItemResult, Work, WorkBatch
-from serving.catalog import Catalog
-from serving.lanes import BatchKey
+from serving.lanes.lanes import BatchKey
+from serving.models.catalog import Catalog
 from serving.server import Facade, check_free
 from serving.settings import LaneSettings
 from serving.telemetry.metrics import MAX_MODELS, Metrics

@@ -137,7 +137,7 @@ class Refuse:
             raise ImportError("not here")
 sys.meta_path.insert(0, Refuse())
 from saaa.errors import StartFailed
-from serving.catalog import Catalog
+from serving.models.catalog import Catalog
 from serving.telemetry.settings import TelemetrySettings
 from serving.telemetry.telemetry import Telemetry
 Telemetry(TelemetrySettings(metrics_port=0, journal="x"), Catalog(), "none")

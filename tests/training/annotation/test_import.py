@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from saaa.errors import DataError, OptionInvalid
-from serving.ratings import RatingStore
-from serving.ratings_export import export_ratings
-from serving.ratings_place import Rating as StoredRating
-from serving.ratings_place import spelled
+from serving.ratings.export import export_ratings
+from serving.ratings.place import Rating as StoredRating
+from serving.ratings.place import spelled
+from serving.ratings.store import RatingStore
 from tests.annotation_exports import facade, odd_export, scale, studio, write
 from training.annotation import ImportConfig, import_answers
 from training.annotation.optimised import Instances, write_split

@@ -1,0 +1,183 @@
+"""Batches at the backend: how many at once, how long they take, and what becomes of their items."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from saaa.errors import BackendFailed, BackendUnavailable, DeadlineExceeded, SaaaError
+from saaa.work import ItemResult, WorkBatch
+from serving.lanes.estimate import ServiceTime
+from serving.lanes.places import Job
+from serving.observer import Flight, Observer, Seat
+from serving.settings import LaneSettings
+
+if TYPE_CHECKING:
+    from serving.lanes.lanes import BatchKey
+
+log = logging.getLogger(__name__)
+
+
+class RunBatch(Protocol):
+    """Runs a batch: `Backend.run`."""
+
+    async def __call__(self, batch: WorkBatch, *, timeout: float) -> list[ItemResult]:
+        """See `Backend.run`."""
+
+
+@dataclass(eq=False)
+class _Slot:
+    """What one batch at the backend takes of the lane."""
+
+    started: float
+    estimate: float
+    timeout: float
+
+    def remaining(self, now: float) -> float:
+        """Seconds until it returns. One that is overdue by x is expected to take x more."""
+        return abs(self.estimate - (now - self.started))
+
+
+class Flights:
+    """The batches of one lane at the backend.
+
+    Args:
+        run: runs one batch at the backend.
+        settings: bounds of the lane.
+        observer: told what happens here.
+        landed: called when a batch is back.
+    """
+
+    def __init__(self, run: RunBatch, settings: LaneSettings, observer: Observer, landed: Callable[[], None]) -> None:
+        self._run = run
+        self._settings = settings
+        self._observer = observer
+        self._landed = landed
+        self._slots: set[_Slot] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._times: dict[BatchKey, ServiceTime] = {}
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    @property
+    def full(self) -> bool:
+        """Whether no other batch may leave now."""
+        return len(self._slots) >= self._settings.max_in_flight
+
+    def estimate(self, key: BatchKey, work: float) -> float:
+        """Seconds that a batch of so many forward passes is expected to take at the backend."""
+        times = self._times.get(key)
+        return times.estimate(work) if times else self._settings.first_estimate_s * work
+
+    def fixed(self, key: BatchKey) -> float:
+        """The part of a batch's seconds that does not depend on its work; 0 as long as that is not known."""
+        times = self._times.get(key)
+        return times.fixed if times else 0.0
+
+    def error(self, key: BatchKey) -> float:
+        """Mean error of the recent estimates as a part of them, 0 to 1."""
+        times = self._times.get(key)
+        return times.error if times else 0.0
+
+    def remaining(self) -> float:
+        """Seconds until a batch may leave."""
+        now = asyncio.get_running_loop().time()
+        return min(slot.remaining(now) for slot in self._slots) if self.full else 0.0
+
+    def launch(self, jobs: Sequence[Job]) -> float:
+        """Send a batch; gives the seconds that it is expected to take."""
+        seconds = self.estimate(jobs[0].key, sum(job.work for job in jobs))
+        slot = _Slot(asyncio.get_running_loop().time(), seconds, self._patience(jobs[0].key, seconds))
+        self._slots.add(slot)
+        # In a context of its own: what it does is not done for the one call that happened to wake the lane.
+        task = asyncio.create_task(self._fly(slot, jobs), context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return seconds
+
+    def _patience(self, key: BatchKey, estimate: float) -> float:
+        """Seconds after which a batch expected to take `estimate` seconds is given up."""
+        settings = self._settings
+        if key not in self._times:
+            return settings.batch_timeout_s
+        return min(settings.batch_timeout_s, max(settings.overdue_s, settings.overdue_factor * estimate))
+
+    async def close(self) -> None:
+        """Let the batches at the backend go."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _fly(self, slot: _Slot, jobs: Sequence[Job]) -> None:
+        key = jobs[0].key
+        batch = WorkBatch(
+            model=key.model,
+            version=key.version,
+            work=key.work,
+            pixels=np.stack([job.pixels for job in jobs]),
+            items=tuple(job.item for job in jobs),
+            explain=key.explain,
+            caption=key.caption,
+        )
+        flight = Flight(
+            id=uuid.uuid4().hex,
+            batch=batch,
+            waits=tuple(slot.started - job.since for job in jobs),
+            contexts=tuple(job.context for job in jobs),
+        )
+        for index, job in enumerate(jobs):
+            job.place.seat = Seat(flight=flight.id, index=index)
+        clock = asyncio.get_running_loop().time
+        try:
+            results = await self._computed(flight, slot.timeout)
+            work = sum(job.work for job in jobs)
+            self._times.setdefault(key, ServiceTime()).add(work, clock() - slot.started)
+            for job, result in zip(jobs, results, strict=True):
+                if job.future.done():
+                    self._observer.lost(key, "late")
+                else:
+                    job.future.set_result(result)
+        except (TimeoutError, DeadlineExceeded):
+            error = BackendUnavailable(f"The backend did not answer within {slot.timeout:g} s.")
+            for job in jobs:
+                job.fail(error)
+        except asyncio.CancelledError:
+            for job in jobs:
+                job.fail(BackendUnavailable("The service is stopping; ask another one."))
+            raise
+        except Exception as error:
+            if not isinstance(error, SaaaError):
+                log.exception("a batch of %d for %s/%s failed", len(jobs), key.model, key.work.value)
+            for job in jobs:
+                job.fail(error)
+        finally:
+            self._slots.discard(slot)
+            self._landed()
+
+    async def _computed(self, flight: Flight, timeout: float) -> list[ItemResult]:
+        """The backend's results, one an item; the observer learns when it left and came back."""
+        clock = asyncio.get_running_loop().time
+        start, count = clock(), len(flight.batch.items)
+        outcome: list[ItemResult] | BaseException = []
+        self._observer.departed(flight)
+        try:
+            # Not cut short when the callers leave: the backend computes to the end all the same, and a place counted
+            # as free while it does would only pile up work behind it.
+            async with asyncio.timeout(timeout):
+                outcome = results = await self._run(flight.batch, timeout=timeout)
+            if len(results) != count:
+                raise BackendFailed(f"The backend gave {len(results)} answers to {count} questions.")
+            return results
+        except BaseException as error:
+            outcome = error
+            raise
+        finally:
+            self._observer.landed(flight, outcome, clock() - start)

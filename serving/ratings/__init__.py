@@ -1,0 +1,1 @@
+"""People's answers, kept durably: the store, its two places, its export."""
