@@ -1,11 +1,12 @@
 """Coverage-guided fuzzing of what reads strangers' bytes: `python -m tests.faults.fuzzing images|graphs [libFuzzer]`.
 
-Ends with code 0 after `-runs=N` inputs; anything but an answer or a refusal is a crash, which libFuzzer reports with the
-input that made it.
+Ends with code 0 after `-runs=N` inputs; anything but an answer or a refusal is a crash, which libFuzzer reports with
+the input that made it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import tempfile
@@ -37,8 +38,7 @@ def images(data: bytes) -> None:
     try:
         header = read_header(data, max_pixels=PIXELS)
         picture = decode(data, max_pixels=PIXELS)
-    except ImageRejected as error:
-        assert error.message
+    except ImageRejected:
         return
     assert picture.shape == (header.height, header.width, 3)
 
@@ -61,10 +61,8 @@ def graphs(data: bytes) -> None:
         region = json.loads(data)
     except (ValueError, RecursionError):
         return
-    try:
+    with contextlib.suppress(InvalidInput):
         _use(SceneGraph.from_region(region))
-    except InvalidInput as error:
-        assert error.message
 
 
 def _use(graph: SceneGraph) -> None:

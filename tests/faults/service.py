@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 from serving.backends import guard
 from serving.backends.launch import Ports
+from serving.backends.torchserve import TorchServeBackend
 from tests.serving.backends.test_process import wait_until
 
 PATIENT_S = 300.0
@@ -87,6 +89,19 @@ class Service:
     def theirs(self) -> list[int]:
         """Java and all workers."""
         return [pid for folder in self.folder.glob("saaa-torchserve-*") for pid in guard.processes(folder.resolve())]
+
+    @contextlib.asynccontextmanager
+    async def torchserve(self) -> AsyncIterator[TorchServeBackend]:
+        """To ask TorchServe itself."""
+        (folder,) = self.folder.glob("saaa-torchserve-*")
+        lines = (folder / "config.properties").read_text().splitlines()
+        ports = dict(line.split("=", 1) for line in lines)
+        addresses = [f"127.0.0.1:{ports[f'grpc_{which}_port']}" for which in ("inference", "management")]
+        backend = TorchServeBackend(*addresses)
+        try:
+            yield backend
+        finally:
+            await backend.close()
 
     def resident(self) -> int:
         """The facade's memory in bytes."""

@@ -1,4 +1,4 @@
-"""A coverage-guided fuzzer at the code that reads strangers' images and graphs, in a process of its own: it may crash."""
+"""A coverage-guided fuzzer at the code that reads strangers' images and graphs, in a process that may crash."""
 
 from __future__ import annotations
 

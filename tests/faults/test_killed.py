@@ -21,6 +21,7 @@ from saaa.v1.analysis_pb2_grpc import AnalysisServiceStub
 from serving.ratings_export import read_ratings
 from tests.faults.load import DOCUMENTED, Load, right_answers
 from tests.faults.service import Service
+from tests.serving.test_live_models import workers_ready
 from tests.tiny_models import EGDD_NAME, SIZE
 
 ONE_CAPTIONER = ("--captioner_workers", 1, "--heap_mb", 512, "--care.canary_timeout_s", 60)
@@ -95,12 +96,12 @@ async def test_worker_java_and_all_are_killed_in_turn(tiny_models: Path, folder:
         load = Load(service.address, right, deadline_s=30, rate=True)
         async with load.going_on():
             await load.answers()
-            for _ in range(2):
-                victim = service.workers(EGDD_NAME)[0]
-                os.kill(victim, signal.SIGKILL)
-                await load.answers()
-                await load.until(lambda gone=victim: len(set(service.workers(EGDD_NAME)) - {gone}) == 2)
-                await load.answers()
+            async with service.torchserve() as torchserve:
+                for _ in range(2):
+                    os.kill(service.workers(EGDD_NAME)[0], signal.SIGKILL)
+                    await load.answers()
+                    await workers_ready(torchserve, 3)
+                    await load.answers()
             assert load.said.total() == 0, "there was another worker"
 
             # All of them at once: nobody can compute until they are back.
