@@ -283,6 +283,12 @@ def test_damaged_checksum_and_metadata() -> None:
         assert decode(save(photo(), name, exif=b"Exif\0\0II*\0\xff\xff\0\0")).shape == (32, 48, 3)
 
 
+def test_a_damaged_file_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ImageRejected):
+        decode(tiff([(256, 4, 1, 8), (257, 4, 1, 8), (262, 3, 1, 1), (273, 4, 1, 200), (277, 3, 1, 20_995)]))
+    assert caplog.records == []
+
+
 JPEG = save(photo(), "JPEG")
 SCAN = (p := save(photo(), "JPEG", progressive=True))[p.rfind(b"\xff\xda") : -2]
 
