@@ -58,6 +58,14 @@ async def test_messages_that_never_end_hold_their_places_for_a_while_only(begun:
         await answered(caller)
 
 
+async def test_who_sends_no_message_is_told() -> None:
+    async with calling(PixelBackend(), default_deadline_s=0.5) as caller:
+        # No timeout: gRPC's client would end the call itself.
+        call = caller.channel.stream_stream(ANALYZE)()
+        async with asyncio.timeout(60):
+            assert (await refusal(call.read())).reason == "DEADLINE_EXCEEDED"
+
+
 async def test_a_slow_sender_is_answered_and_nobody_waits_for_him() -> None:
     async with calling(PixelBackend()) as caller, rude(caller.facade.address) as slow:
         await slow.begin()
@@ -127,7 +135,7 @@ class Slow(PixelBackend):
 
 
 async def test_of_a_flood_of_five_times_the_capacity_each_gets_its_own_answer_or_a_refusal() -> None:
-    backend, deadline, seconds = Slow(), 1.0, 4.0
+    backend, deadline, seconds = Slow(), 1.0, 2.0
     lane = LaneSettings(max_batch=Slow.BATCH, max_in_flight=1, first_estimate_s=Slow.SECONDS)
     pictures = {"red": photo((200, 20, 20)), "green": photo((20, 200, 20)), "blue": photo((20, 20, 200))}
     said: Counter[str] = Counter()
