@@ -77,10 +77,10 @@ async def test_a_killed_service_keeps_what_it_acknowledged_and_comes_back(
         async with load.going_on(callers=2):
             await load.answers()
             await load.until(lambda: len(load.acknowledged) >= 20)
-            service.kill()
+            await asyncio.to_thread(service.kill)
             before = load.said["UNAVAILABLE"]
             await load.until(lambda: load.said["UNAVAILABLE"] > before)
-            service.start()
+            await asyncio.to_thread(service.start)
             ratings = len(load.acknowledged)
             await load.answers()
             await load.until(lambda: len(load.acknowledged) > ratings)
@@ -116,9 +116,9 @@ async def test_worker_java_and_all_are_killed_in_turn(tiny_models: Path, folder:
             assert service.java() != java
 
             ratings = len(load.acknowledged)
-            service.kill()
+            await asyncio.to_thread(service.kill)
             left = service.theirs()
-            service.start()
+            await asyncio.to_thread(service.start)
             await load.answers()
             assert not set(left) & set(service.theirs())
             await load.until(lambda: len(load.acknowledged) > ratings)
