@@ -48,8 +48,8 @@ def find_trap(data: bytes) -> str:
             return _bmp(data)
         if data.startswith((b"II", b"MM")):
             return _tiff(data)
-    except (struct.error, IndexError):
-        # The file ends inside its own header.
+    except (struct.error, IndexError, OverflowError):
+        # The file ends inside its own header, or a BigTIFF points beyond what any file can hold.
         pass
     return ""
 

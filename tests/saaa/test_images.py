@@ -194,6 +194,7 @@ def test_wide_strips_join() -> None:
         (b"GIF89a", "not a picture"),
         (b"BM", "not a picture"),
         (b"II*\0", "not a picture"),
+        (b"II+\0\x08\0\0\0" + b"\xff" * 8 + bytes(16), "not a picture"),
         (b"RIFF\0\0\0\0WEBPVP8X", "not a picture"),
         (bytes(MAX_IMAGE_BYTES + 1), "bytes; send at most"),
         (png(0, 4, 8, 0, b""), "not a picture"),
