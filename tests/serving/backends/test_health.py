@@ -101,3 +101,10 @@ async def test_a_model_that_is_served_no_more_is_not_serving() -> None:
         await becomes(NOT_SERVING, lambda: health(caller, "model/words"))
         assert await health(caller, "model/colours") == SERVING
         await becomes(SERVING, lambda: health(caller))
+
+
+async def test_what_the_health_service_does_not_have_is_unimplemented() -> None:
+    async with calling(PixelBackend()) as caller:
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await health_pb2_grpc.HealthStub(caller.channel).List(health_pb2.HealthListRequest(), timeout=20)
+        assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
