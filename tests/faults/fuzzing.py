@@ -22,12 +22,12 @@ with atheris.instrument_imports(include=["PIL", "saaa", "serving"], enable_loade
     from saaa.images import ImageRejected, decode, read_header
     from saaa.scene_graph import SceneGraph
     from saaa.v1 import analysis_pb2 as pb
-    from serving.convert import read_analyze_request, read_graph
+    from serving.contract.convert import read_analyze_request, read_graph
     from serving.settings import RequestLimits
 
 from tests.faults.hostile import SEEDS
 from tests.saaa.test_scene_graph import REGION
-from tests.serving.test_feedback import GRAPH
+from tests.serving.contract.test_feedback import GRAPH
 
 PIXELS = 2**18
 LIMITS = RequestLimits()

@@ -20,12 +20,12 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from saaa.v1 import analysis_pb2 as pb
 from saaa.v1 import feedback_pb2
-from serving.oip import open_inference_pb2 as oip
-from serving.reflection import V1_NAME
-from serving.upload import MAX_CHUNK
+from serving.contract.oip import open_inference_pb2 as oip
+from serving.contract.reflection import V1_NAME
+from serving.contract.upload import MAX_CHUNK
 from tests.saaa.test_images import chunk, photo, png, save, tiff
+from tests.serving.contract.test_feedback import request as rating
 from tests.serving.pixel_backend import link, thing
-from tests.serving.test_feedback import request as rating
 
 SEEDS = [save(photo(), name) for name in ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")]
 SEEDS += [save(photo(), "JPEG", progressive=True), save(photo(), "TIFF", compression="tiff_lzw")]

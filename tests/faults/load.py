@@ -19,7 +19,7 @@ from saaa.v1.feedback_pb2_grpc import FeedbackServiceStub
 from saaa.work import Work, WorkBatch, WorkItem
 from serving.backends.local import LocalBackend
 from tests.faults.service import PATIENT_S
-from tests.serving.test_feedback import request as rating
+from tests.serving.contract.test_feedback import request as rating
 from tests.tiny_models import CLASSES, EGDD_NAME, VERSION, make_pixels
 
 PICTURES = make_pixels(6)

@@ -37,7 +37,7 @@ class Service:
         self.address = f"127.0.0.1:{Ports.free().rest}"
         port = self.address.rpartition(":")[2]
         words = ["up", "--models", models, "--port", port, "--leave_s", "0", *options]
-        self._command = [sys.executable, "-m", "serving.cli", *map(str, words)]
+        self._command = [sys.executable, "-m", "serving.commands.cli", *map(str, words)]
         self._environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder), **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -16,8 +16,8 @@ from serving.settings import LaneSettings
 from tests.faults.hostile import ANALYZE, STREAM
 from tests.faults.http2 import DATA, END_STREAM, PREFACE, Rude, frame, grpc_message, rude
 from tests.faults.load import LATE_S
+from tests.serving.contract.test_stream import item
 from tests.serving.pixel_backend import Caller, PixelBackend, calling, photo, refusal
-from tests.serving.test_stream import item
 
 PREDICT = [pb.OUTPUT_PREDICTIONS]
 ASKED = pb.AnalyzeRequest(image=photo(), outputs=PREDICT).SerializeToString()

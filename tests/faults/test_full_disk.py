@@ -15,13 +15,13 @@ import grpc
 import pytest
 
 from saaa.v1.feedback_pb2_grpc import FeedbackServiceStub
-from serving.journal import read_journal
-from serving.ratings_export import read_ratings
+from serving.ratings.export import read_ratings
+from serving.telemetry.journal import read_journal
 from serving.telemetry.settings import TelemetrySettings
 from tests.faults.load import Load, right_answers
 from tests.faults.service import Service
+from tests.serving.contract.test_feedback import request as rating
 from tests.serving.pixel_backend import PixelBackend, calling, refusal
-from tests.serving.test_feedback import request as rating
 
 
 class Disk:

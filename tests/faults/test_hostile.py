@@ -16,7 +16,7 @@ from saaa.client import RequestInvalid
 from saaa.client.request import analyze_request
 from saaa.errors import OptionInvalid, SceneGraphError
 from saaa.scene_graph import SceneGraph
-from serving.graph_files import questions
+from serving.commands.graph_files import questions
 from tests.faults.hostile import SEEDS, Hostile, hostile, hostile_json
 from tests.faults.sending import Said, send_all, table
 from tests.faults.service import Service, settled

@@ -18,10 +18,10 @@ import handlers
 from saaa.images import encode_png
 from saaa.v1 import analysis_pb2 as pb
 from saaa.v1.analysis_pb2_grpc import AnalysisServiceStub
-from serving.ratings_export import read_ratings
+from serving.ratings.export import read_ratings
 from tests.faults.load import DOCUMENTED, Load, right_answers
 from tests.faults.service import Service
-from tests.serving.test_live_models import workers_ready
+from tests.serving.backends.test_live_models import workers_ready
 from tests.tiny_models import EGDD_NAME, SIZE
 
 ONE_CAPTIONER = ("--captioner_workers", 1, "--heap_mb", 512, "--care.canary_timeout_s", 60)
