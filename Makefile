@@ -8,7 +8,7 @@ PIP_AUDIT := 2.10.1
 DATA   ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow lint audit demo demo-photos bench generate lock clean deploy-tools deploy-check deploy-lock images sbom
+.PHONY: help setup test test-slow test-faults lint audit demo demo-photos bench generate lock clean deploy-tools deploy-check deploy-lock images sbom
 
 TOOLS  := .deploy-tools
 CHECKOV := 3.3.30
@@ -48,11 +48,14 @@ audit: setup  ## known weaknesses of the locked packages, where a service that k
 	else echo "audit: $$checked packages have no known weakness; $$skipped are unknown to the service"; fi
 
 test: lint  ## lint, then the default test suite
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not faults"
 
-test-slow: setup  ## the long suites, and the default one with newly drawn examples
+test-slow: setup  ## the long suites, and the default one with newly drawn examples; without test-faults
 	$(BIN)/pytest -m slow
-	$(BIN)/pytest -m "not slow" --hypothesis-profile=default
+	$(BIN)/pytest -m "not slow and not faults" --hypothesis-profile=default
+
+test-faults: setup  ## the service under faults and hostile inputs, the short tests of them too
+	$(BIN)/pytest tests/faults
 
 demo: setup  ## the whole product on the procedural world: train, serve, analyse, report
 	$(BIN)/python -m benchmarks.demo world --output build/demo

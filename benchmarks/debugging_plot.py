@@ -20,6 +20,7 @@ def draw(figures: Mapping[str, Any], path: Path) -> None:
     if figures.get("weaker"):
         runs.append(("co-occurrence 0.80", figures["weaker"]))
     sheet, axes = pyplot.subplots(1, len(runs), figsize=(6.4 * len(runs), 4.4), sharex=True, squeeze=False)
+    sheet.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
     for axis, (title, found) in zip(axes[0], runs, strict=True):
         rows = {**found["strategies"], **found["controls"]}
         for place, (name, row) in enumerate(reversed(rows.items())):
@@ -36,7 +37,6 @@ def draw(figures: Mapping[str, Any], path: Path) -> None:
         axis.set_xlabel("share of it recovered on counter-confound test scenes")
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)
-    sheet.suptitle("simulated annotator; bars: means, lines: 95 % intervals, dots: seeds", fontsize=9, y=0.02)
-    sheet.tight_layout(rect=(0, 0.04, 1, 1))
+    sheet.supxlabel("simulated annotator; bars: means, lines: 95 % intervals, dots: seeds", fontsize=9)
     sheet.savefig(path, dpi=150)
     pyplot.close(sheet)

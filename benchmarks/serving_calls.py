@@ -6,6 +6,7 @@ gRPC where a server speaks it, else HTTP/1.1 over kept connections.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -71,7 +72,15 @@ class HttpCaller:
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def __call__(self, request: bytes, timeout: float | None = None) -> bytes:
-        connection = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
+        while self._idle:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                return await self._ask(self._idle.pop(), request, timeout)
+            # The server had closed it meanwhile, as it may.
+        return await self._ask(await asyncio.open_connection("127.0.0.1", self._port), request, timeout)
+
+    async def _ask(
+        self, connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], request: bytes, timeout: float | None
+    ) -> bytes:
         try:
             answer, keep = await asyncio.wait_for(self._exchange(*connection, request), timeout)
         except TimeoutError as error:

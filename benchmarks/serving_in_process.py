@@ -1,7 +1,7 @@
 """The model called in its own process, for `benchmarks.serving`: no server at all.
 
-Reads "CONCURRENCY CALLS" a line, makes so many calls from so many callers to its worker threads, and answers with one
-JSON list of seconds a call.
+Reads "CONCURRENCY CALLS WORKERS THREADS" a line, makes so many calls from so many callers to so many worker threads,
+each with so many of torch's, and answers with one JSON list of seconds a call.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -21,18 +22,18 @@ def main() -> None:
     options = told()
     model = Model(options.archive, options.threads)
     jpegs = [path.read_bytes() for path in sorted(Path(options.folder).glob("*.jpg"))]
-    with ThreadPoolExecutor(options.workers) as workers:
+    print(json.dumps([json.loads(model.answers([jpeg])[0]) for jpeg in jpegs]), flush=True)
+    for line in sys.stdin:
+        concurrency, calls, workers, model.threads = map(int, line.split())
+        with ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(concurrency) as callers:
+            timed = partial(_timed, pool, model)
+            print(json.dumps(list(callers.map(timed, islice(cycle(jpegs), calls)))), flush=True)
 
-        def timed(jpeg: bytes) -> float:
-            start = time.perf_counter()
-            workers.submit(model.answers, [jpeg]).result()
-            return time.perf_counter() - start
 
-        print(json.dumps([json.loads(model.answers([jpeg])[0]) for jpeg in jpegs]), flush=True)
-        for line in sys.stdin:
-            concurrency, calls = map(int, line.split())
-            with ThreadPoolExecutor(concurrency) as callers:
-                print(json.dumps(list(callers.map(timed, islice(cycle(jpegs), calls)))), flush=True)
+def _timed(workers: ThreadPoolExecutor, model: Model, jpeg: bytes) -> float:
+    start = time.perf_counter()
+    workers.submit(model.answers, [jpeg]).result()
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class Model:
 
     def __init__(self, path: Path | str, threads: int) -> None:
         import_vision()
-        self._threads = threads
+        self.threads = threads
         self.classifier = Classifier.from_archive(archive.read(path))
         self.classes = self.classifier.config.classes
         self._count = os.environ.get(COUNT_VARIABLE)
@@ -50,8 +50,8 @@ class Model:
 
     def inputs(self, jpegs: Sequence[bytes]) -> torch.Tensor:
         """float32 (images, 3, S, S), decoded, resized and normalised."""
-        if torch.get_num_threads() != self._threads:  # it belongs to the calling thread
-            torch.set_num_threads(self._threads)
+        if torch.get_num_threads() != self.threads:  # it belongs to the calling thread
+            torch.set_num_threads(self.threads)
         size = self.classifier.config.input_size
         pixels = np.stack([_pixels(jpeg, size) for jpeg in jpegs])
         return self.classifier.preprocess(torch.from_numpy(pixels))

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -61,6 +62,14 @@ class Processes:
     def seconds(self) -> float:
         """Processor time, user and system, of all of them and of what they waited for."""
         return sum(sum(_stat(pid)[11:15]) for pid in self.look()) / _TICKS
+
+    def programs(self) -> dict[str, int]:
+        """How many of them run which program."""
+        names = Counter[str]()
+        for pid in self.look():
+            with contextlib.suppress(OSError):
+                names[Path(f"/proc/{pid}/comm").read_text().strip()] += 1
+        return dict(names)
 
     def memory(self) -> int:
         """Bytes of memory: proportional set sizes together."""

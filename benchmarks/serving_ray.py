@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import Any
+
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # of a busy machine
 
 import grpc
 import ray

@@ -14,6 +14,9 @@ Row = dict[str, Any]
 DRAWS = 4000
 NEAR = 0.05
 """A ratio is met when its 95 % bound is within this share of it."""
+LEAST_BLOCKS = 20
+"""Fewer say nothing."""
+NOT_RUN = "its part was not run with this code and these settings"
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,29 @@ class Ratio:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}, {self.blocks} blocks)"
 
 
+def pooled_ratio(
+    above: Mapping[int, Sequence[float]], below: Mapping[int, Sequence[float]], share: float
+) -> Ratio | None:
+    """The ratio of a quantile of all blocks' times together: a block alone has too few for a high one.
+
+    Args:
+        above: each block's times.
+        below: the same, measured in turn.
+        share: which quantile, 0 to 1.
+    """
+    both = sorted(above.keys() & below.keys())
+    if not both:
+        return None
+
+    def of(blocks: Sequence[int]) -> float:
+        first, second = (np.quantile(np.concatenate([side[b] for b in blocks]), share) for side in (above, below))
+        return float(first / second)
+
+    draws = np.random.default_rng(0).choice(both, (DRAWS, len(both)))
+    low, high = np.quantile([of(blocks) for blocks in draws], (0.025, 0.975))
+    return Ratio(of(both), float(low), float(high), len(both))
+
+
 def ratio(above: Mapping[int, float], below: Mapping[int, float]) -> Ratio | None:
     """Figures by block; blocks that lack one are left out, and None is that there are none."""
     both = sorted(above.keys() & below.keys())
@@ -87,37 +113,64 @@ class Gate:
         value: measured; None was not.
         bound: what it should reach.
         at_least: else at most.
-        edge: the unfavourable end of its interval; the value itself where it has none.
+        interval: of the value, 95 %; None where it has none.
+        why: why there is no value, or what to know about it.
     """
 
     name: str
     value: float | None
     bound: float
     at_least: bool
-    edge: float | None = None
+    interval: tuple[float, float] | None = None
+    why: str = ""
+    enough: bool = True
+    """Whether so much was measured that it may be judged."""
 
     @property
     def reached(self) -> bool | None:
-        """Whether it is; None is that nothing was measured."""
-        if self.value is None:
+        """Whether the value is, or the bad end of its interval within 5 %; None is that too little is known."""
+        if self.value is None or not self.enough:
             return None
-        if self.edge is None:
+        if self.interval is None:
             return self.value >= self.bound if self.at_least else self.value <= self.bound
-        if self.at_least:
-            return self.edge >= self.bound * (1 - NEAR)
-        return self.edge <= self.bound * (1 + NEAR)
+        low, high = self.interval
+        return low >= self.bound * (1 - NEAR) if self.at_least else high <= self.bound * (1 + NEAR)
+
+    def as_json(self) -> Row:
+        """What the file has."""
+        return {
+            "target": self.bound,
+            "at_least": self.at_least,
+            "value": self.value,
+            "interval": self.interval,
+            "reached": self.reached,
+            "why": self.why,
+        }
 
     def __str__(self) -> str:
         sign = ">=" if self.at_least else "<="
         if self.value is None:
-            return f"  {self.name:<66}{'-':>9}   {sign} {self.bound:<7g}not measured"
-        edge = "" if self.edge is None else f" (95 % bound {self.edge:.3f})"
-        said = "reached" if self.reached else "MISSED"
-        return f"  {self.name:<66}{self.value:9.3f}   {sign} {self.bound:<7g}{said}{edge}"
+            return f"  {self.name:<66}{'-':>9}   {sign} {self.bound:<7g}not measured: {self.why}"
+        edges = "" if self.interval is None else " ({:.3f} to {:.3f})".format(*self.interval)
+        said = {True: "reached", False: "MISSED", None: "not judged"}[self.reached]
+        return (
+            f"  {self.name:<66}{self.value:9.3f}   {sign} {self.bound:<7g}{said}{edges}{self.why and f'; {self.why}'}"
+        )
 
 
-def gate_of_ratio(name: str, found: Ratio | None, bound: float, *, at_least: bool) -> Gate:
-    """A ratio's gate."""
+def gate_of_ratio(name: str, found: Ratio | None, bound: float, *, at_least: bool, why: str = "") -> Gate:
+    """A ratio's gate.
+
+    Args:
+        why: why it cannot be judged; "" where it can.
+    """
     if found is None:
-        return Gate(name, None, bound, at_least)
-    return Gate(name, found.value, bound, at_least, found.low if at_least else found.high)
+        return Gate(name, None, bound, at_least, why=why or NOT_RUN)
+    if found.blocks < LEAST_BLOCKS:
+        why = ", ".join(filter(None, (f"{found.blocks} blocks of {LEAST_BLOCKS}", why)))
+    return Gate(name, found.value, bound, at_least, (found.low, found.high), why, enough=not why)
+
+
+def gate_of_value(name: str, value: float | None, bound: float, *, at_least: bool = False) -> Gate:
+    """The gate of a figure without an interval."""
+    return Gate(name, value, bound, at_least, why=NOT_RUN if value is None else "")

@@ -22,6 +22,8 @@ from benchmarks.serving_systems import SYSTEMS, Place, Running, Setting, launch
 BURST, DEADLINE_S, STEADY, SETTLE_S = 24, 0.3, 4, 1.5
 OVERLOAD, OVERLOAD_DEADLINE_S, CAPACITY_S = 5.0, 2.0, 8.0
 SLOW_EXPLANATIONS = 20
+PREDICTING = (1, 4)
+"""Callers beside them."""
 EXPLANATIONS = ({"method": "integrated_gradients", "steps": 32}, {"method": "rise", "masks": 64})
 PATIENT = ("--explain.max_wait_s", "600")
 SAMPLE_S = 5.0
@@ -111,11 +113,13 @@ class Stress:
                 except Refused:
                     refused.append(time.perf_counter() - start)
                 except Late:
+                    # Taken and not answered in time: it must weigh on what is said of those taken.
+                    accepted.append(max(OVERLOAD_DEADLINE_S * 2, time.perf_counter() - start))
                     late += 1
                 except Exception:
                     failed += 1
 
-            started = time.perf_counter()
+            started, own = time.perf_counter(), time.process_time()
             tasks, due, sample = set[asyncio.Task[None]](), started, started
             while due < started + seconds:
                 await asyncio.sleep(max(0.0, due - time.perf_counter()))
@@ -128,12 +132,13 @@ class Stress:
                     memory.append(await asyncio.to_thread(server.processes.memory))
             took = time.perf_counter() - started
             await asyncio.gather(*tasks)
+            goodput = (len(accepted) - late) / took
             tenth = max(1, len(memory) // 10)
             return {
                 "capacity": capacity,
-                "offered": (len(accepted) + len(refused) + late + failed) / took,
-                "goodput": len(accepted) / took,
-                "goodput_share": len(accepted) / took / capacity,
+                "offered": (len(accepted) + len(refused) + failed) / took,
+                "goodput": goodput,
+                "goodput_share": goodput / capacity,
                 "p99_accepted_s": percentile(accepted, 0.99) / 1000 if accepted else None,
                 "deadline_s": OVERLOAD_DEADLINE_S,
                 "refused": len(refused),
@@ -141,24 +146,27 @@ class Stress:
                 "refusal_p99_ms": percentile(refused, 0.99) if refused else None,
                 "late": late,
                 "failed": failed,
+                "generator_cpu_share": (time.process_time() - own) / took,
                 "memory_growth": statistics.median(memory[-tenth:]) / statistics.median(memory[tenth : 2 * tenth + 1]),
             }
 
     async def interference(self, blocks: int, calls_: int, keep: Callable[[Row], None]) -> None:
-        """p99 of predictions with and without slow explanations in flight, in turn; a row a block."""
+        """Seconds of predictions with and without slow explanations in flight, in turn; a row a block.
+
+        Args:
+            calls_: the most of one row, two thirds of them from 4 callers and a third from 1.
+        """
         async with self.running(FACADE, Setting(), options=PATIENT) as (server, requests):
             jpegs = Material(self.place.folder).jpegs()
             slow = [calls.analyze(jpegs[0], outputs=["attributions"], **options) for options in EXPLANATIONS]
             await server.block(requests, callers=4, calls_=16)
             for _ in range(blocks):
                 row: Row = {}
-                for callers in (1, 4):
-                    quiet, _ = await server.block(requests, callers=callers, calls_=calls_)
+                for callers, count in zip(PREDICTING, (calls_ // 3, 2 * calls_ // 3), strict=True):
+                    quiet, _ = await server.block(requests, callers=callers, calls_=count)
                     async with _in_flight(server, slow):
-                        busy, _ = await server.block(requests, callers=callers, calls_=calls_)
-                    for name, times in (("quiet", quiet), ("busy", busy)):
-                        row |= {f"{name}_p99_{callers}": percentile(times, 0.99)}
-                        row |= {f"{name}_p50_{callers}": percentile(times, 0.5)}
+                        busy, _ = await server.block(requests, callers=callers, calls_=count)
+                    row |= {f"quiet_{callers}": quiet, f"busy_{callers}": busy}
                 keep(row)
 
     async def soak(self, seconds: float) -> Row:
@@ -196,7 +204,7 @@ class Stress:
             await asyncio.gather(*loops)
             names = ("memory", "descriptors", "files")
             quarter = max(1, len(samples) // 4)
-            found: Row = {"seconds": seconds, "outcomes": outcomes}
+            found: Row = {"seconds": seconds, "outcomes": outcomes, "programs": server.processes.programs()}
             for name, values in zip(names, zip(*samples, strict=True), strict=True):
                 second, last = values[quarter : 2 * quarter] or values, values[-quarter:]
                 found |= {name: [statistics.median(second), statistics.median(last)]}

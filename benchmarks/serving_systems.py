@@ -203,12 +203,15 @@ class Running:
     Args:
         system: which.
         processes: its own.
+        setting: how it was started.
         ports: the first is asked, the second has metrics of `saaa up`.
         folder: its private one; goes with it.
     """
 
-    def __init__(self, system: System, processes: Processes, ports: Sequence[int], folder: Path) -> None:
-        self.system, self.processes, self.ports = system, processes, ports
+    def __init__(
+        self, system: System, processes: Processes, setting: Setting, ports: Sequence[int], folder: Path
+    ) -> None:
+        self.system, self.processes, self.setting, self.ports = system, processes, setting, ports
         self._folder = folder
         self._caller = None if system is IN_PROCESS else system.caller(ports[0])
 
@@ -218,11 +221,14 @@ class Running:
         assert self._caller is not None
         return self._caller
 
-    async def block(self, requests: Sequence[bytes], *, callers: int, calls_: int) -> tuple[list[float], float]:
-        """A closed loop: seconds of each call, and of all."""
+    async def block(
+        self, requests: Sequence[bytes], *, callers: int, calls_: int, setting: Setting | None = None
+    ) -> tuple[list[float], float]:
+        """A closed loop: seconds of each call, and of all; `setting` is for IN_PROCESS, which takes any at any time."""
         start = time.perf_counter()
         if self.system is IN_PROCESS:
-            times = await asyncio.to_thread(self.tell, f"{callers} {calls_}")
+            now = setting or self.setting
+            times = await asyncio.to_thread(self.tell, f"{callers} {calls_} {now.workers} {now.threads}")
         else:
             times = await calls.closed_loop(
                 self.caller, requests, callers=callers, calls=calls_, clock=time.perf_counter
@@ -324,4 +330,4 @@ def launch(
     } | ({COUNT_VARIABLE: str(count)} if count else {})
     log = place.folder / "logs" / f"{system.name}.log"
     processes = Processes([str(word) for word in command], environment, log, pipes=system is IN_PROCESS)
-    return Running(system, processes, ports, folder)
+    return Running(system, processes, setting, ports, folder)

@@ -13,15 +13,18 @@ from collections.abc import Iterator
 
 MAX_SCANS = 64
 """JPEG scans; each costs a pass over the whole picture. Encoders write about 10."""
-MAX_BLOCKS = 100_000
-"""Blocks of a PNG or GIF; each costs the decoder a step in Python."""
+MAX_BLOCKS = 4096
+"""Blocks of a PNG or GIF before its picture; each costs the decoder a step in Python as soon as the file is opened. A
+colour profile of half a MiB makes 2000 of them in a GIF."""
+MAX_CHUNKS = 2**14
+"""Chunks of a PNG; encoders write 8 KiB or more to each."""
 MAX_SEGMENTS = 1000
 """Segments of a JPEG; a colour profile and long EXIF data need a few hundred."""
-MAX_TAGS = 2**16
-"""Tags of a TIFF page; only a BigTIFF can claim more."""
-MAX_STRIPS = 2**17
-"""Strips or tiles of a TIFF page."""
-MAX_RLE_PIXELS = 2**22
+MAX_TAGS = 1000
+"""Tags of a TIFF page; some dozens are usual."""
+MAX_STRIPS = 2**14
+"""Strips or tiles of a TIFF page; one a row is the most that writers make."""
+MAX_RLE_PIXELS = 2**20
 """Pixels of a run-length-encoded BMP, which is decoded in Python."""
 
 _PADDING = 2**16
@@ -45,8 +48,8 @@ def find_trap(data: bytes) -> str:
             return _bmp(data)
         if data.startswith((b"II", b"MM")):
             return _tiff(data)
-    except (struct.error, IndexError):
-        # The file ends inside its own header.
+    except (struct.error, IndexError, OverflowError):
+        # The file ends inside its own header, or a BigTIFF points beyond what any file can hold.
         pass
     return ""
 
@@ -81,9 +84,14 @@ def _jpeg(data: bytes) -> str:
 
 
 def _png(data: bytes) -> str:
-    for count, _ in enumerate(_png_chunks(data)):
-        if count > MAX_BLOCKS:
-            return f"the PNG has more than {MAX_BLOCKS} chunks; save it again and send that"
+    before = True
+    for count, (kind, _, _) in enumerate(_png_chunks(data)):
+        before = before and kind != b"IDAT"
+        if count > (MAX_BLOCKS if before else MAX_CHUNKS):
+            return (
+                f"the PNG has more than {MAX_BLOCKS} chunks before its picture, or {MAX_CHUNKS} in all; "
+                "save it again and send that"
+            )
     return ""
 
 

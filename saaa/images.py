@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,8 +63,11 @@ _FORMATS = tuple(
 _STRIP = 2**18
 """Pixels converted at a time, so that wide intermediate modes do not multiply the memory."""
 
-# Pillow warns of each damaged tag of a caller's file; one file could fill a log.
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+# Pillow warns of each damaged tag of a caller's file, and logs other faults; one file could fill a log. What is too
+# large is refused here.
+for _category in (UserWarning, Image.DecompressionBombWarning):
+    warnings.filterwarnings("ignore", category=_category, module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -175,7 +175,7 @@ class Facade:
                 StoppingInterceptor(self._stopping),
                 AuthenticationInterceptor(gate),
                 LimitsInterceptor(security),
-                ReadLate(),
+                ReadLate(self._settings.default_deadline_s),
             ],
             options=[
                 ("grpc.max_receive_message_length", most),

@@ -123,7 +123,8 @@ class FacadeSettings:
     decode_threads: int = 2
     """Threads that decode images, at least 1."""
     default_deadline_s: float = 60.0
-    """Time for a call that brings no deadline, in seconds; a stream without one has no end."""
+    """Time for a call that brings no deadline, in seconds; a stream without one has no end. The message of any other
+    call must be there within it."""
     max_deadline_s: float = 600.0
     """Longest time for any answer, in seconds."""
     max_uploads: int = 4

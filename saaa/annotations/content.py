@@ -27,6 +27,13 @@ PREPOSITIONS = frozenset(
 )
 _PLACES = frozenset("front back side top bottom middle left right".split())
 """Nouns that make a preposition with others: in front of, on the side of."""
+_THINGS = frozenset(
+    "awning bedding building bunting carpeting carving ceiling clothing drawing duckling dumpling earring fencing "
+    "flatbed flooring frosting icing lettering molding moped netting painting paneling pudding railing roofing sapling "
+    "scaffolding seaweed seedling siding sibling string stuffing swing topping wedding".split()
+)
+"""Things in pictures whose names end as participles do. A word that more often says what somebody does there
+("parking", "crossing", "writing") is left out."""
 _FUNCTION = ARTICLES | PREPOSITIONS | frozenset("and is are was were be been being it its there this that".split())
 _ALIASES = {"obj": "object", "attr": "attribute", "rel": "relationship", "relation": "relationship"}
 _SEPARATORS = re.compile(r"[,;|\uff0c\u3001]")
@@ -172,9 +179,9 @@ def _inner(word: str) -> bool:
 
 def _relates(part: str, known: Collection[str]) -> bool:
     """Whether a part that stands in the first object's place is a relationship: it begins with a function word, or is a
-    single participle that nobody uses as an object's name."""
+    single participle that is nothing's name: neither commonly nor in what people said of the image."""
     words = part.split()
-    if part in known:
+    if part in known or part in _THINGS:
         return False
     return words[0] in _FUNCTION - ARTICLES or (len(words) == 1 and len(part) > 4 and part.endswith(("ing", "ed")))
 

@@ -166,7 +166,9 @@ def graph_message(region: Mapping[str, Any]) -> pb.SceneGraph:
         field = f"graph.objects[{i}]"
         message = graph.objects.add(
             name=_text(thing, "name", field),
-            attributes=[_as_text(name, f"{field}.attributes") for name in thing.get("attributes") or ()],
+            attributes=[
+                _as_text(name, f"{field}.attributes") for name in _list(thing, "attributes", field, required=False)
+            ],
         )
         for target, name, key in (
             (message, "id", "object_id"),
@@ -245,7 +247,10 @@ def put_number(message: Any, name: str, field: str, value: Any) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
         raise RequestInvalid(field, f"must be a number, not {value!r}")
-    setattr(message, name, float(value))
+    try:
+        setattr(message, name, float(value))
+    except OverflowError:
+        raise RequestInvalid(field, "is out of range") from None
 
 
 def _put_sampling(message: pb.Sampling, sampling: SamplingOptions) -> None:
@@ -267,7 +272,7 @@ def _required(entry: Mapping[str, Any], key: str, field: str) -> Any:
     return entry[key]
 
 
-def _list(entry: Mapping[str, Any], key: str, field: str, *, required: bool = True) -> Sequence[Mapping[str, Any]]:
+def _list(entry: Mapping[str, Any], key: str, field: str, *, required: bool = True) -> Sequence[Any]:
     if not isinstance(entry, Mapping):
         raise RequestInvalid(field, "must be region JSON: an object with the key 'objects'")
     value = _required(entry, key, field) if required else entry.get(key) or []
@@ -283,4 +288,9 @@ def _text(entry: Mapping[str, Any], key: str, field: str) -> str:
 def _as_text(value: Any, field: str) -> str:
     if not isinstance(value, str):
         raise RequestInvalid(field, f"must be text, not {value!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        # A lone surrogate can stand in a Python or JSON string but in no message.
+        raise RequestInvalid(field, "is not valid Unicode text; encode it as UTF-8") from None
     return value

@@ -179,6 +179,8 @@ class Launch:
             f"-Dlog4j.configurationFile=file://{self.folder}/log4j2.xml",
             f"-Xmx{self.heap_mb}m",
             "-XX:+UseSerialGC",
+            # Java only passes messages on: over some hundred batches its first compiler alone cost a third less time.
+            "-XX:TieredStopAtLevel=1",
             "-XX:+ExitOnOutOfMemoryError",
             "-cp",
             f"{home}/ts/frontend/*",

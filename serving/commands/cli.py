@@ -1,8 +1,8 @@
 """The command line: `saaa up`, `saaa serve`, `saaa analyze`, `saaa compare`, `saaa models`, `saaa ratings`,
 `saaa tokens`, `saaa audit`.
 
-Exit codes: 0 done; 1 an item failed; 2 wrong usage, or the service cannot start or be reached. What a command needs is
-imported when it runs, so that `saaa --help` is quick.
+Exit codes: 0 done; 1 an item failed; 2 wrong usage, or the service cannot start or be reached; 141 nobody reads what is
+printed any more. What a command needs is imported when it runs, so that `saaa --help` is quick.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from serving.commands.connection import Connection
 Service = Annotated[Connection, tyro.conf.arg(name="")]
 HERE = Connection()
 
-DONE, FAILED, UNUSABLE = 0, 1, 2
+DONE, FAILED, UNUSABLE, UNREAD = 0, 1, 2, 141
 
 
 def up() -> int:
@@ -373,10 +373,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             description="Explainable image understanding as a service.",
             args=words,
         )
+        sys.stdout.flush()
         return code
     except SaaaError as error:
         print(f"saaa: {error.message}", file=sys.stderr)
         return UNUSABLE
+    except BrokenPipeError:
+        # Who read what is printed has gone, as `head` does. Python must not meet the broken pipe again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
     except KeyboardInterrupt:
         return 130
 

@@ -42,6 +42,7 @@ async def answer_stream(
 
     Raises:
         BackendUnavailable: the service stops. All items that were read have their answers; others may be left.
+        InvalidInput: a message is of another type; the items before it have their answers.
     """
     places = asyncio.Semaphore(settings.limits.max_stream_in_flight)
     # gRPC takes one message of a call at a time.
@@ -55,11 +56,17 @@ async def answer_stream(
         finally:
             places.release()
 
-    async def read() -> None:
+    async def read() -> SaaaError | None:
+        """What is wrong with a message that cannot be read. Raised in the group it would cancel an answer that is being
+        written, and gRPC could then not end the call: the caller would wait for ever."""
         await places.acquire()
-        async for item in requests:
-            group.create_task(work(item))
-            await places.acquire()
+        try:
+            async for item in requests:
+                group.create_task(work(item))
+                await places.acquire()
+        except SaaaError as error:
+            return error
+        return None
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -71,6 +78,8 @@ async def answer_stream(
         raise failures.exceptions[0] from None
     if cut_short:
         raise BackendUnavailable("The service is stopping; ask another one about the items without an answer.")
+    if unreadable := reading.result():
+        raise unreadable
 
 
 async def _answer(

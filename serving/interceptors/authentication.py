@@ -18,7 +18,14 @@ log = logging.getLogger(__name__)
 
 
 class ReadLate(grpc.aio.ServerInterceptor):
-    """The innermost of the chain: what is around it runs before a call's message is read."""
+    """The innermost of the chain: what is around it runs before a call's message is read.
+
+    Args:
+        seconds: until the message must be there.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
 
     async def intercept_service(
         self,
@@ -27,7 +34,7 @@ class ReadLate(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Let the handler read for itself."""
         handler = await continuation(handler_call_details)
-        return handler and read_late(handler)
+        return handler and read_late(handler, self._seconds)
 
 
 class AuthenticationInterceptor(CallInterceptor):

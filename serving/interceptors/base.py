@@ -6,6 +6,7 @@ Whichever is outermost makes the `Call`; all others, and whatever runs below the
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 import uuid
@@ -17,7 +18,7 @@ from typing import Any, Literal
 import grpc
 from google.protobuf.message import DecodeError
 
-from saaa.errors import InvalidInput
+from saaa.errors import DeadlineExceeded, InvalidInput
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Kind = Literal["unary", "client_stream", "server_stream", "bidi_stream"]
@@ -117,10 +118,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return _handler(form, outer, handler)
 
 
-def read_late(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+def read_late(handler: grpc.RpcMethodHandler[Any, Any], seconds: float) -> grpc.RpcMethodHandler[Any, Any]:
     """The same handler, but the one message of a request is read when it is called, not before.
 
-    So the chain around it judges the caller before the message, which may be large, is taken in and parsed.
+    So the chain around it judges the caller before the message, which may be large, is taken in and parsed. It must be
+    there after so many seconds: a caller without a deadline could else hold its place for ever.
     """
     if handler.request_streaming:
         return handler
@@ -128,10 +130,10 @@ def read_late(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler
     inner: Any = getattr(handler, _SLOTS[kind])
 
     async def answer(requests: AsyncIterator[Any], context: Context) -> Any:
-        return await inner(await _only(requests), context)
+        return await inner(await _only(requests, seconds), context)
 
     async def stream(requests: AsyncIterator[Any], context: Context) -> None:
-        messages = inner(await _only(requests), context)
+        messages = inner(await _only(requests, seconds), context)
         if not hasattr(messages, "__aiter__"):
             await messages
             return
@@ -150,9 +152,13 @@ def _handler(form: Kind, behaviour: Any, like: grpc.RpcMethodHandler[Any, Any]) 
     return wrapped
 
 
-async def _only(requests: AsyncIterator[Any]) -> Any:
-    async for request in requests:
-        return request
+async def _only(requests: AsyncIterator[Any], seconds: float) -> Any:
+    try:
+        async with asyncio.timeout(seconds):
+            async for request in requests:
+                return request
+    except TimeoutError:
+        raise DeadlineExceeded(f"The message did not come within {seconds:g} s; send it faster.") from None
     raise InvalidInput("The call brings no message; send one.")
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 
-from saaa.errors import SaaaError
+from saaa.errors import NotEnabled, SaaaError
 from serving.errors import to_status, unforeseen
 from serving.interceptors.base import REQUEST_ID_KEY, Call, CallInterceptor
 
@@ -28,6 +28,10 @@ class ErrorInterceptor(CallInterceptor):
             status = to_status(error)
         except grpc.aio.AbortError:
             raise
+        except NotImplementedError as error:
+            # What generated servicers say of a method of their contract that nobody wrote.
+            known = call.context.code() is grpc.StatusCode.UNIMPLEMENTED
+            status = to_status(NotEnabled("This service does not have this method.")) if known else unforeseen(error)
         except Exception as error:
             status = unforeseen(error)
         trailing = ((DETAILS_KEY, status.SerializeToString()), (REQUEST_ID_KEY, call.request_id))

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from benchmarks.debugging import KEYS, SETTINGS, gates, report
 from benchmarks.debugging_plot import draw
@@ -143,5 +145,8 @@ def test_report_and_plot_say_what_was_measured(tmp_path: Path, capsys: pytest.Ca
     assert reached["ours recovers 0.88, at least 0.60"]
     assert reached["the confound costs 80.0 points, at least 15"]
     draw({**figures, "weaker": figures}, tmp_path / "debugging.png")
-    assert (tmp_path / "debugging.png").stat().st_size > 10_000
+    sheet = np.asarray(Image.open(tmp_path / "debugging.png").convert("L"))
+    assert sheet.min() < 50
+    for edge in (sheet[:10], sheet[-10:], sheet[:, :10], sheet[:, -10:]):
+        assert edge.min() == 255  # nothing is cut
     report(dict.fromkeys(KEYS))

@@ -194,6 +194,7 @@ def test_wide_strips_join() -> None:
         (b"GIF89a", "not a picture"),
         (b"BM", "not a picture"),
         (b"II*\0", "not a picture"),
+        (b"II+\0\x08\0\0\0" + b"\xff" * 8 + bytes(16), "not a picture"),
         (b"RIFF\0\0\0\0WEBPVP8X", "not a picture"),
         (bytes(MAX_IMAGE_BYTES + 1), "bytes; send at most"),
         (png(0, 4, 8, 0, b""), "not a picture"),
@@ -283,6 +284,12 @@ def test_damaged_checksum_and_metadata() -> None:
         assert decode(save(photo(), name, exif=b"Exif\0\0II*\0\xff\xff\0\0")).shape == (32, 48, 3)
 
 
+def test_a_damaged_file_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ImageRejected):
+        decode(tiff([(256, 4, 1, 8), (257, 4, 1, 8), (262, 3, 1, 1), (273, 4, 1, 200), (277, 3, 1, 20_995)]))
+    assert caplog.records == []
+
+
 JPEG = save(photo(), "JPEG")
 SCAN = (p := save(photo(), "JPEG", progressive=True))[p.rfind(b"\xff\xda") : -2]
 
@@ -293,14 +300,15 @@ SCAN = (p := save(photo(), "JPEG", progressive=True))[p.rfind(b"\xff\xda") : -2]
         JPEG[:2] + b"\xff\xe1\x00\x09Exif\0\0x" * 2000 + JPEG[2:],
         JPEG[:2] + b"\xff" * 100_000 + JPEG[2:],
         p[:-2] + SCAN * 100 + b"\xff\xd9",
-        png(1, 1, 8, 0, b"\0\0", chunk(b"teSt", b"") * 100_001),
+        png(1, 1, 8, 0, b"\0\0", chunk(b"teSt", b"") * 4100),
+        png(1, 1, 8, 0, b"\0\0") + chunk(b"teSt", b"") * 16_400,
         b"GIF89a" + struct.pack("<HH", 8, 8) + bytes(3) + b"!\xfe" + b"\1a" * 100_001 + b"\0,",
         b"GIF89a" + struct.pack("<HH", 8, 8) + bytes(100_100),
         b"BM" + struct.pack("<IHHIIiiHHI", 9, 0, 0, 54, 40, 9000, 9000, 1, 8, 1) + bytes(99),
-        tiff([(256, 4, 1, 64), (257, 4, 1, 64), (273, 4, 200_000, 60)], bytes(800_000)),
+        tiff([(256, 4, 1, 64), (257, 4, 1, 64), (273, 4, 20_000, 60)], bytes(80_000)),
         b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 10**6) + bytes(99),
     ],
-    ids=["segments", "padding", "scans", "chunks", "comment", "junk", "rle", "strips", "tags"],
+    ids=["segments", "padding", "scans", "chunks before", "chunks", "comment", "junk", "rle", "strips", "tags"],
 )
 def test_traps_are_refused_before_they_are_opened(data: bytes) -> None:
     with pytest.raises(ImageRejected, match=r"(more than|too much|too large).*; save it"):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -78,7 +79,11 @@ class DebugSet:
 
 @runtime_checkable
 class Planner(Protocol):
-    """A generator that must know all that will be asked of it before it draws."""
+    """A generator that must know all that will be asked of it before it draws, from a supply that may change."""
+
+    @property
+    def supply(self) -> str:
+        """What it draws from, as it is now."""
 
     def plan(self, wanted: Sequence[tuple[Prompt, int]]) -> None:
         """Take note of all prompts with their seeds, in order.
@@ -94,15 +99,16 @@ class Store:
     Args:
         folder: made when absent; else empty, or of the same set.
         identity: what makes the set this one and no other; JSON values.
+        supply: of a `Planner`. When it changes, a set that is not complete begins anew, for its images cost nothing.
 
     Raises:
         DataError: the folder holds something else, or cannot be read or written.
         OptionInvalid: it holds another debug set.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, identity: Mapping[str, Any], supply: str = "") -> None:
         self.folder = folder
-        self._identity = json.loads(json.dumps(identity))
+        self._identity, self._supply = json.loads(json.dumps(identity)), supply
         self.complete = False
         self.items: list[Item] = []
         """Empty until planned."""
@@ -150,14 +156,24 @@ class Store:
         try:
             head = json.loads((self.folder / HEAD).read_text(encoding="utf-8"))
             identity, self.complete, self.told = head["identity"], head["complete"], head["told"]
+            changed = head.get("supply", "") != self._supply
             planned = (self.folder / MANIFEST).is_file()
             if planned and identity == self._identity:
                 self.items = read_manifest(self.folder)
                 self.complete = self.complete and not self.missing()  # somebody may have removed an image
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{self.folder / HEAD} does not describe a debug set: {error}") from error
+        if identity == self._identity and changed:
+            if self.complete:
+                raise OptionInvalid(
+                    f"{self.folder} is complete, and the images that it was made from have changed since. Put them "
+                    "back to go on with it, or give another folder.",
+                    field="out",
+                )
+            self._clear()
+            planned = False
         if not planned:
-            self.told = []
+            self.items, self.told, self.complete = [], [], False
             self._write_head()  # nothing was made yet, so the set may as well be another one
         elif identity != self._identity:
             keys = {*identity, *self._identity}
@@ -168,8 +184,19 @@ class Store:
                 field="out",
             )
 
+    def _clear(self) -> None:
+        """Remove all but the head, the manifest first."""
+        try:
+            (self.folder / MANIFEST).unlink(missing_ok=True)
+            for path in self.folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+        except OSError as error:
+            raise DataError(f"{self.folder} cannot be cleared: {error.strerror or error}") from error
+
     def _write_head(self) -> None:
-        write_json(self.folder / HEAD, {"identity": self._identity, "complete": self.complete, "told": self.told})
+        head = {"identity": self._identity, "supply": self._supply, "complete": self.complete, "told": self.told}
+        write_json(self.folder / HEAD, head)
 
     def _write_manifest(self) -> None:
         with whole(self.folder / MANIFEST) as aside:

@@ -31,16 +31,19 @@ from training.attribute.config import AttributeConfig
 from training.attribute.job import attribute_folder
 from training.debugging.concept_lists import read_concepts as read_listed
 from training.debugging.config import ATTRIBUTIONS, BASE, TASKS, DebugTrainConfig
-from training.debugging.debug_set import DebugSet
+from training.debugging.debug_set import MANIFEST, DebugSet, announce, planned_prompts
 from training.debugging.materials import open_generator, read_concepts
 from training.debugging.models import Model, base_of, packed, retraining, trained
+from training.debugging.prompts import class_prompts
 from training.debugging.report import report
 from training.debugging.strategies import STRATEGIES, Materials, StrategyOptions, make_debug_set
+from training.egdd.data import list_images
 from training.options import save_config
 from training.scenes.records import SCENES
 from training.stopping import Stopped
 
 SPLITS = ("train", "val", "test")
+DEBUG_SET = "debug_set"
 
 
 def debug_train(config: DebugTrainConfig) -> dict[str, Any]:
@@ -150,7 +153,7 @@ def _debug_set(
         filter_factor=config.filter_factor,
         threads=config.threads,
     )
-    return make_debug_set(config.strategy, materials, options, config.out / config.folder / "debug_set")
+    return make_debug_set(config.strategy, materials, options, config.out / config.folder / DEBUG_SET)
 
 
 def _check(config: DebugTrainConfig) -> None:
@@ -174,7 +177,10 @@ def _check(config: DebugTrainConfig) -> None:
             "the simulated annotator answers on a world of `saaa-train scenes` only.", field="annotator"
         )
     if "generator" in needs:
-        open_generator(config)
+        generator = open_generator(config)
+        if not (config.out / config.folder / DEBUG_SET / MANIFEST).is_file():
+            prompts = class_prompts(list_images(config.data / "train").classes)
+            announce(generator, planned_prompts(prompts, config.budget * config.filter_factor, config.seed))
 
 
 @contextmanager

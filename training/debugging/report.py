@@ -19,6 +19,7 @@ from training.debugging.config import DebugTrainConfig
 from training.debugging.debug_set import DebugSet, Item
 from training.debugging.examples import Example, choose, explain, thumbnail
 from training.debugging.pool import look
+from training.debugging.prompts import TOKEN
 from training.debugging.slices import find_slices
 from training.files import whole, write_json
 
@@ -273,13 +274,15 @@ def _debug_set(debug_set: DebugSet) -> str:
     if (more := len(by_class) - CLASSES_SHOWN) > 0:
         strips.append(f'<p class="muted">{more} more classes are in the folder.</p>')
     told = "".join(f"<li>{escape(line)}</li>" for line in debug_set.told)
+    if any(TOKEN in item.prompt for item in debug_set.items):
+        strips.append('<p class="muted">&lt;class&gt; is what the generator learned of the class\'s images.</p>')
     return (
         f'<section class="card"><h2>The debug set</h2>{f"<ul>{told}</ul>" if told else ""}{"".join(strips)}</section>'
     )
 
 
 def _thumbnail(debug_set: DebugSet, item: Item) -> str:
-    words = item.prompt or item.source
+    words = item.prompt.replace(TOKEN, f"<{item.label}>") or item.source
     if item.negative:
         words += f" · without {', '.join(item.negative)}"
     try:

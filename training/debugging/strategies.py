@@ -16,7 +16,17 @@ import numpy as np
 
 from saaa.difficulty import Concept
 from saaa.errors import DataError, OptionInvalid
-from training.debugging.debug_set import DebugSet, Item, Store, announce, copy, draw, planned_choice, planned_prompts
+from training.debugging.debug_set import (
+    DebugSet,
+    Item,
+    Planner,
+    Store,
+    announce,
+    copy,
+    draw,
+    planned_choice,
+    planned_prompts,
+)
 from training.debugging.generators.base import Generator
 from training.debugging.pool import listed, look, readable
 from training.debugging.prompts import Prompts, class_prompts, concept_prompts, human_prompts, with_token
@@ -167,7 +177,9 @@ def make_debug_set(strategy: str, materials: Materials, options: StrategyOptions
     needs = (*way.needs, *(("failures",) if filters else ()))
     _check(strategy, materials, needs)
     identity = _identity(strategy, materials, options, needs)
-    store = Store(out, identity)
+    generator = materials.generator if "generator" in needs else None
+    supply = generator.supply if isinstance(generator, Planner) else ""
+    store = Store(out, identity, supply)
     if store.complete:
         return store.finish()
     if way.prompts is None:
@@ -175,7 +187,7 @@ def make_debug_set(strategy: str, materials: Materials, options: StrategyOptions
     elif not filters:
         _draw(store, way.prompts(materials), materials, options.budget, options)
     else:
-        drawn = Store(out / DRAWN, {**identity, "part": DRAWN})
+        drawn = Store(out / DRAWN, {**identity, "part": DRAWN}, supply)
         if not drawn.complete:
             _draw(drawn, way.prompts(materials), materials, options.budget * options.filter_factor, options)
         _keep(store, drawn.finish(), materials, options)

@@ -140,3 +140,10 @@ def caller_port() -> Iterator[int]:
     """A port of loopback that somebody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         yield taken.getsockname()[1]
+
+
+async def test_what_the_health_service_does_not_have_is_unimplemented() -> None:
+    async with calling(PixelBackend()) as caller:
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await health_pb2_grpc.HealthStub(caller.channel).List(health_pb2.HealthListRequest(), timeout=20)
+        assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -247,6 +247,20 @@ def test_no_photo_is_wrong_usage(address: str) -> None:
     assert run("analyze", "--address", address) == 2
 
 
+def test_nobody_reads_what_is_printed(address: str, photos: Path) -> None:
+    """As in `saaa analyze ... | head -1`, once head has gone."""
+    command = [sys.executable, "-m", main.__module__, "analyze", "--address", address, *map(str, photos.iterdir())]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    with process.stderr:
+        said = process.stderr.read()
+    assert process.wait(60) == 141
+    assert b"Traceback" not in said
+    assert b"BrokenPipe" not in said
+
+
 def test_up_serves_until_a_signal(tiny_models: Path) -> None:
     command = [sys.executable, "-m", "serving.commands.cli", "up", "--backend", "local", "--port", "0", "--models"]
     process = subprocess.Popen(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
@@ -84,6 +85,26 @@ class Gate(PixelBackend):
 
 
 ONE_BY_ONE = LaneSettings(max_batch=1, max_in_flight=4, first_estimate_s=0.001)
+
+
+def _all(call: Any) -> Iterator[bytes]:
+    with contextlib.suppress(grpc.RpcError):
+        yield from call
+
+
+async def test_a_message_that_cannot_be_read_ends_the_stream_after_the_answers_before_it() -> None:
+    def ask_again_and_again(address: str) -> None:
+        # The answer and the end of the call must never get into each other's way.
+        with grpc.insecure_channel(address) as channel:
+            method = channel.stream_stream("/saaa.v1.AnalysisService/AnalyzeStream")
+            for _ in range(200):
+                call = method(iter((b"", b"\xff")), timeout=20)
+                (code,) = (pb.AnalyzeStreamResponse.FromString(answer).error.code for answer in _all(call))
+                assert code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+                assert call.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    async with calling(PixelBackend()) as caller:
+        await asyncio.to_thread(ask_again_and_again, caller.facade.address)
 
 
 async def test_answers_come_as_they_are_done_not_as_they_were_asked() -> None:

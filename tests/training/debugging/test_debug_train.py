@@ -172,6 +172,8 @@ def test_it_asks_and_goes_on(
     assert "<script" not in page
     assert "<b onclick" not in page
     assert "&lt;b onclick=alert(" in page, "the pictures' own names"
+    assert "{token}" not in page
+    assert "a &lt;red&gt;" in page
 
 
 def hostile(good: list[dict[str, Any]]) -> list[Any]:
@@ -223,12 +225,21 @@ def test_stopped_while_it_retrains(data: Path, out: Path, finished: Path) -> Non
         assert report["models"][when]["digest"] == whole["models"][when]["digest"]
 
 
-def test_a_generator_that_fails(data: Path, made: Path, finished: Path, out: Path) -> None:
-    shutil.copytree(finished, out)
-    asked = config(data, out, strategy="g-llm", generator="folder", generator_path=made, budget=6)
-    with pytest.raises(GeneratorFailed, match="5 readable images of blue, and 6 are wanted"):
+def test_too_few_pictures_made_elsewhere(data: Path, made: Path, finished: Path, out: Path, tmp_path: Path) -> None:
+    """Before anything is written; and the same command goes on once there are pictures enough."""
+    few = shutil.copytree(made, tmp_path / "few")
+    (few / "blue" / "00.png").rename(tmp_path / "00.png")
+    asked = config(data, out, strategy="g-llm", generator="folder", generator_path=few, budget=5)
+    with pytest.raises(GeneratorFailed, match="4 readable images of blue, and 5 are wanted; add images"):
         run(asked)
-    assert not (out / "g-llm" / "report.json").exists()
+    assert not out.exists()
+    shutil.copytree(finished, out)
+    before = files(out)
+    with pytest.raises(GeneratorFailed, match="4 readable images of blue"):
+        run(asked)
+    assert files(out) == before
+    (tmp_path / "00.png").rename(few / "blue" / "00.png")
+    assert run(asked)["debug_set"]["images"] == dict.fromkeys(CLASSES, 5)
 
 
 def test_a_base_from_elsewhere(data: Path, out: Path, tmp_path: Path) -> None:

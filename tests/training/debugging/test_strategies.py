@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from saaa.difficulty import Concept
 from saaa.errors import DataError, GeneratorFailed, OptionInvalid
 from tests.training.debugging.tiny_set import CLASSES, Painter, draw_folders
+from training.debugging import debug_set
 from training.debugging.debug_set import HEAD, MANIFEST
 from training.debugging.generators.base import Generator
 from training.debugging.generators.folder import FolderGenerator
@@ -289,3 +291,37 @@ def test_images_made_elsewhere_are_used_once_and_too_few_are_told_at_once(materi
     assert not (tmp_path / "set" / "images").exists()
     found = make_debug_set("ours", materials(generator), StrategyOptions(budget=10), tmp_path / "set")
     assert len({item.digest for item in found.items}) == 30
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_images_made_elsewhere_may_come_and_go_until_the_set_is_complete(
+    factor: int, materials: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, out = draw_folders(tmp_path / "made", 8, seed=9), tmp_path / "set"
+    options = StrategyOptions(budget=4, filter_factor=factor)
+    with monkeypatch.context() as patch:
+        handed_out = FolderGenerator.draw
+        patch.setattr(debug_set, "DRAWN_AT_ONCE", 5)
+
+        def until_a_picture_breaks(self: FolderGenerator, prompts: Any, seeds: Any) -> Any:
+            if prompts[0].label == "bathroom":
+                (made / "attic" / "00.png").write_bytes(b"no picture")
+                (made / "bathroom" / "01.png").unlink()
+                raise GeneratorFailed("an image of bathroom cannot be read any more")
+            return handed_out(self, prompts, seeds)
+
+        patch.setattr(FolderGenerator, "draw", until_a_picture_breaks)
+        with pytest.raises(GeneratorFailed, match="cannot be read any more"):
+            make_debug_set("ours", materials(FolderGenerator(made)), options, out)
+    assert list(out.rglob("images/*/*.jpg"))
+    for label in CLASSES:
+        draw_folders(tmp_path / "more", 2, seed=10, classes=[label])
+        for path in (tmp_path / "more" / label).iterdir():
+            path.rename(made / label / f"more-{path.name}")
+    found = make_debug_set("ours", materials(FolderGenerator(made)), options, out)
+    assert found.counts == dict.fromkeys(CLASSES, 4)
+    assert len({item.digest for item in found.items}) == 12, "each once"
+    assert make_debug_set("ours", materials(FolderGenerator(made)), options, out) == found
+    (made / "den" / "00.png").unlink()
+    with pytest.raises(OptionInvalid, match="is complete, and the images that it was made from have changed"):
+        make_debug_set("ours", materials(FolderGenerator(made)), options, out)

@@ -43,13 +43,14 @@ class FolderGenerator:
         digest = hashlib.sha256(json.dumps(self._prompts, sort_keys=True).encode())
         for name in listing.names:
             digest.update(f"{name} {(folder / name).stat().st_size}\n".encode())
-        self._digest = digest.hexdigest()
+        self.supply = digest.hexdigest()
+        """By names, sizes and prompts of the images."""
         self._given: dict[tuple[Prompt, int], str] = {}
 
     @property
     def identity(self) -> str:
-        """By names, sizes and prompts of the images."""
-        return f"folder {self._digest}"
+        """What is in the folder may change until a debug set is complete; see `supply`."""
+        return "folder"
 
     def learn(self, images: Mapping[str, Sequence[Path]], folder: Path) -> None:
         """Nothing is to be learned."""

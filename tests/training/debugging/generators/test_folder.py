@@ -75,13 +75,13 @@ def test_too_few_or_unreadable_images_are_told_before_anything_is_drawn(folder: 
         generator.draw([ASKED["attic"][0]], [0])
 
 
-def test_it_is_another_generator_when_images_or_prompts_change(folder: Path) -> None:
-    names = {FolderGenerator(folder).identity, FolderGenerator(folder).identity}
+def test_its_supply_is_another_when_images_or_prompts_change(folder: Path) -> None:
+    names = {FolderGenerator(folder).supply, FolderGenerator(folder).supply}
     assert len(names) == 1
     (folder / "den" / "6.png").unlink()
-    names.add(FolderGenerator(folder).identity)
+    names.add(FolderGenerator(folder).supply)
     (folder / PROMPTS).unlink()
-    names.add(FolderGenerator(folder).identity)
+    names.add(FolderGenerator(folder).supply)
     assert len(names) == 3
 
 
