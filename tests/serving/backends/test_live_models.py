@@ -7,6 +7,8 @@ import contextlib
 import itertools
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -27,7 +29,7 @@ from serving.backends.hosting import StoreHost, TorchServeHost
 from serving.backends.local import LocalBackend
 from serving.backends.process import TorchServeOptions, TorchServeProcess
 from serving.backends.reconcile import Reconciler
-from serving.backends.torchserve import TorchServeBackend
+from serving.backends.torchserve import ModelState, TorchServeBackend
 from serving.commands.manage import load, promote, rollback, unload
 from serving.server import Facade
 from serving.settings import FacadeSettings, LaneSettings
@@ -35,6 +37,31 @@ from tests.serving.backends.test_torchserve import worker_pid
 from tests.tiny_models import EGDD_NAME, make_classifier, make_pixels
 
 PATIENT = 240.0
+
+
+async def test_a_worker_of_somebody_elses_torchserve_is_killed_where_it_can_be_seen(tmp_path: Path) -> None:
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen([*sleep, "model_service_worker.py"]) as worker, subprocess.Popen(sleep) as other:
+        try:
+            backend = TorchServeBackend("127.0.0.1:1", "127.0.0.1:2")
+
+            async def states() -> tuple[ModelState, ...]:
+                return (ModelState(name="m", version="1", workers=2, ready=2, pids=(worker.pid, other.pid)),)
+
+            backend.states = states  # type: ignore[method-assign]
+            host = StoreHost(backend, tmp_path)
+            await host.restart("m", "2")
+            assert worker.poll() is None
+            await host.restart("m", "1")
+            assert await asyncio.to_thread(worker.wait, 10) == -signal.SIGKILL
+            # The number is somebody else's as seen from here.
+            assert other.poll() is None
+            await backend.close()
+        finally:
+            worker.kill()
+            other.kill()
+
+
 SETTINGS = FacadeSettings(port=0, probe_interval_s=0.1, leave_s=0, drain_s=5.0)
 
 

@@ -195,6 +195,24 @@ def test_the_logs_tell_why_a_model_does_not_load(tmp_path: Path, lines: str, say
     assert launch.load_failure() == says
 
 
+def test_a_shared_store_is_the_folder_itself_at_ports_that_are_known(tmp_path: Path) -> None:
+    models, folder = tmp_path / "models", tmp_path / "run"
+    for each in (models, folder):
+        each.mkdir()
+    launch = Launch(
+        folder=folder, java=Path("java"), ports=Ports.free(7070), threads=1, heap_mb=256, host="0.0.0.0", shared=models
+    )
+    launch.prepare([models / "b.mar", models / "a.mar"])
+    words = launch.command()
+    assert words[words.index("-s") + 1] == str(models)
+    assert words[words.index("-m") + 1 :] == ["a.mar", "b.mar"]
+    assert (launch.ports.inference, launch.ports.management) == (7070, 7071)
+    settings = launch.settings()
+    assert settings["grpc_inference_address"] == settings["grpc_management_address"] == "0.0.0.0"
+    # HTTP stays on loopback whatever gRPC does.
+    assert all("127.0.0.1" in str(settings[f"{name}_address"]) for name in ("inference", "management", "metrics"))
+
+
 def test_options_have_ranges() -> None:
     for name in ("classifier_workers", "captioner_workers", "threads"):
         with pytest.raises(OptionInvalid, match=f"{name} is 0; give at least 1"):

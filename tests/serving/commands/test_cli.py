@@ -236,6 +236,14 @@ def test_wrong_backend_address_is_one_line(capsys: pytest.CaptureFixture[str]) -
         assert "HOST:PORT" in one_line(capsys)
 
 
+def test_torchserve_needs_a_port_and_the_one_after_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in (0, 65535):
+        assert run("torchserve", "--models", tmp_path, "--port", wrong) == 2
+        assert "1 to 65534" in one_line(capsys)
+    assert run("torchserve", "--models", tmp_path / "none") == 2
+    assert "does not exist" in one_line(capsys)
+
+
 @pytest.mark.parametrize("words", [["fly"], ["up"], ["analyze", "--top_k", "many"], []])
 def test_wrong_usage_exits_with_two(words: list[str]) -> None:
     with pytest.raises(SystemExit) as exit_:

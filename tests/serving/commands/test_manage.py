@@ -39,6 +39,19 @@ def test_the_first_edit_writes_down_what_is_served_and_loads_beside_it(folder: P
     }
 
 
+def test_check_names_every_archive_or_the_one_that_is_wrong(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "check", "--models", str(folder)]) == 0
+    assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "m-1.mar: m 1",
+        "m-2.mar: m 2",
+        "other-1.mar: other 1",
+    ]
+    load(folder, Path("m-2.mar"))
+    write(folder, "m", "1", weight=1.0)
+    assert main(["models", "check", "--models", str(folder)]) == 2
+    assert "m-1.mar" in capsys.readouterr().err
+
+
 def test_a_way_through_all_edits_and_back_again(folder: Path) -> None:
     write(folder, "m", "3")
     steps: list[tuple[Callable[[], object], tuple[str, str, float, list[str]] | None]] = [
