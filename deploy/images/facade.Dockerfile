@@ -12,12 +12,11 @@ RUN python3 -m venv /opt/saaa
 COPY build/images/facade.txt requirements.txt
 RUN /opt/saaa/bin/python -m pip install --require-hashes --no-deps -r requirements.txt
 COPY build/images/saaa-*.whl ./
-# Byte code is made here, as nobody can write it later; packages' own tests are left out.
+# pip makes the byte code, which nobody can write later; packages' own tests are left out.
 RUN /opt/saaa/bin/python -m pip install --no-deps --no-index ./saaa-*.whl \
  && /opt/saaa/bin/python -m pip uninstall --yes setuptools pip \
  && find /opt/saaa/lib -type d \( -name tests -o -name test \) -prune -exec rm -rf {} + \
- && find /opt/saaa/lib -name "*.pyi" -delete \
- && /opt/saaa/bin/python -m compileall -q /opt/saaa/lib
+ && find /opt/saaa/lib -name "*.pyi" -delete
 
 FROM ${BASE}
 ARG VERSION=0.1.0

@@ -9,10 +9,8 @@ RUN python3 -m venv /opt/saaa
 COPY build/images/trainer.txt requirements.txt
 RUN /opt/saaa/bin/python -m pip install --require-hashes --no-deps -r requirements.txt
 COPY build/images/saaa-*.whl ./
-# Byte code is made here: nobody can write it later.
 RUN /opt/saaa/bin/python -m pip install --no-deps --no-index ./saaa-*.whl \
- && /opt/saaa/bin/python -m pip uninstall --yes pip \
- && /opt/saaa/bin/python -m compileall -q -j 0 /opt/saaa/lib
+ && /opt/saaa/bin/python -m pip uninstall --yes pip
 
 FROM ${BASE}
 ARG VERSION=0.1.0
