@@ -37,6 +37,7 @@ __all__ = [
     "ImageHeader",
     "ImageRejected",
     "decode",
+    "decode_pillow",
     "encode_png",
     "fit",
     "read_header",
@@ -134,12 +135,14 @@ def decode(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, max_bytes: int = 
     Raises:
         ImageRejected: the bytes are no such image, or damaged, cut off or too large.
     """
-    with _opened(data, max_pixels, max_bytes) as (image, _):
-        image.load()
-        _check_pixels(image.size, max_pixels)
-        bits = _grey_bits(image)
-        ImageOps.exif_transpose(image, in_place=True)
-        return _to_rgb(image, bits)
+    made = _decoded(data, max_pixels, max_bytes)
+    return np.array(made) if isinstance(made, Image.Image) else made
+
+
+def decode_pillow(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, max_bytes: int = MAX_IMAGE_BYTES) -> Image.Image:
+    """As `decode`, as a Pillow image in mode RGB: for `fit`, which then has nothing to copy."""
+    made = _decoded(data, max_pixels, max_bytes)
+    return made if isinstance(made, Image.Image) else Image.fromarray(made)
 
 
 def read_header(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, max_bytes: int = MAX_IMAGE_BYTES) -> ImageHeader:
@@ -161,13 +164,13 @@ def read_header(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, max_bytes: i
 
 
 def fit(
-    image: NDArray[np.uint8], size: int, *, mode: str = "squash", crop_fraction: float = 1.0
+    image: NDArray[np.uint8] | Image.Image, size: int, *, mode: str = "squash", crop_fraction: float = 1.0
 ) -> tuple[NDArray[np.uint8], Geometry]:
     """Resizes an image to a model's input, bicubic and antialiased: the one resize of training, facade and
     handler.
 
     Args:
-        image: (H, W, 3), uint8.
+        image: (H, W, 3), uint8, or a Pillow image in mode RGB.
         size: width and height of the input in pixels, at least 1.
         mode: "squash" scales both sides to `size`; "crop" scales the shorter side to round(size /
             crop_fraction) and takes the centre.
@@ -179,7 +182,8 @@ def fit(
     Raises:
         OptionInvalid: an unknown mode, a size below 1, a crop fraction outside its range.
     """
-    height, width = image.shape[:2]
+    whole = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    width, height = whole.size
     geometry = covered(width, height, size, mode=mode, crop_fraction=crop_fraction)
     # Pillow's box takes filter support from outside the box, so this equals resizing the whole and cutting
     # the centre out, without ever making a picture that is much longer than wide.
@@ -189,7 +193,7 @@ def fit(
         min(geometry.x + geometry.width, width),
         min(geometry.y + geometry.height, height),
     )
-    resized = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box=box)
+    resized = whole.resize((size, size), Image.Resampling.BICUBIC, box=box)
     return np.array(resized), geometry
 
 
@@ -220,6 +224,18 @@ def _centre(width: int, height: int, size: int, crop_fraction: float) -> Geometr
     steps = [side / new for side, new in zip((width, height), scaled, strict=True)]
     x, y = (round((new - size) / 2) * step for new, step in zip(scaled, steps, strict=True))
     return Geometry(x, y, size * steps[0], size * steps[1], size)
+
+
+def _decoded(data: bytes, max_pixels: int, max_bytes: int) -> Image.Image | NDArray[np.uint8]:
+    """What `decode` promises, as whatever it is already; most files are RGB, and need no conversion."""
+    with _opened(data, max_pixels, max_bytes) as (image, _):
+        image.load()
+        _check_pixels(image.size, max_pixels)
+        bits = _grey_bits(image)
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode == "RGB" and not image.has_transparency_data:
+            return image.copy()
+        return _to_rgb(image, bits)
 
 
 @contextlib.contextmanager

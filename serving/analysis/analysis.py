@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from saaa.errors import BackendUnavailable, DeadlineExceeded, ImageRejected
-from saaa.images import Geometry, decode, fit
+from saaa.images import Geometry, decode_pillow, fit
 from saaa.proposal import propose_graph
 from saaa.scene_graph import RoleGraph, SceneGraph
 from saaa.work import ExplainOptions, ItemResult, ModelInfo, Work, WorkItem
@@ -73,7 +74,7 @@ class _Part:
         self._stages = stages
         self.model = model
 
-    def fit(self, image: NDArray[np.uint8]) -> None:
+    def fit(self, image: Image) -> None:
         model = self.model
         self.pixels, self.geometry = fit(image, model.input_size, mode=model.resize, crop_fraction=model.crop_fraction)
 
@@ -253,7 +254,7 @@ def _digest(image: bytes) -> str:
 def _decode(request: AnalysisRequest, parts: Iterable[_Part], limits: RequestLimits, digest: str) -> str:
     """Decode once, fit to the input of each model that takes part; gives the SHA-256 of the bytes."""
     try:
-        image = decode(request.image, max_pixels=limits.max_image_pixels, max_bytes=image_bytes(request, limits))
+        image = decode_pillow(request.image, max_pixels=limits.max_image_pixels, max_bytes=image_bytes(request, limits))
     except ImageRejected as error:
         raise ImageRejected(error.message, field="image") from None
     for part in parts:

@@ -96,7 +96,9 @@ class Load:
         while True:
             started = time.monotonic()
             try:
-                await asyncio.wait_for(work(next(self._numbers)), self._deadline_s + LATE_S)
+                # Not wait_for, which can lose a cancellation that comes together with the answer (Python 3.11).
+                async with asyncio.timeout(self._deadline_s + LATE_S):
+                    await work(next(self._numbers))
             except RpcFailed as failure:
                 self.said[failure.code.name] += 1
             except grpc.aio.AioRpcError as failure:

@@ -25,6 +25,7 @@ from saaa.images import (
     Geometry,
     ImageRejected,
     decode,
+    decode_pillow,
     encode_png,
     fit,
     read_header,
@@ -412,6 +413,29 @@ def test_fit_is_antialiased_bicubic(mode: str, fraction: float, shape: tuple[int
     across = np.clip(np.rint(across), 0, 255)  # as Pillow rounds between its passes
     expected = naive_bicubic(across.swapaxes(0, 1), g.y, g.y + g.height, 16)
     assert np.abs(np.clip(expected, 0, 255) - fitted).max() <= 1.5
+
+
+@pytest.mark.parametrize("mode", ["squash", "crop"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        save(photo(), "JPEG", exif=orientation(6)),
+        save(photo(), "PNG"),
+        save(photo(), "PNG", transparency=(10, 20, 30)),
+        save(photo().convert("RGBA"), "WEBP"),
+        save(photo().convert("P"), "GIF"),
+        save(photo().convert("CMYK"), "TIFF"),
+        png(4, 1, 16, 0, b"\0" + bytes(range(8))),
+    ],
+)
+def test_a_picture_is_what_decode_gives(data: bytes, mode: str) -> None:
+    array, pillow = decode(data), decode_pillow(data)
+    assert pillow.mode == "RGB"
+    assert (np.asarray(pillow) == array).all()
+    fitted, geometry = fit(pillow, 24, mode=mode)
+    expected, same = fit(array, 24, mode=mode)
+    assert (fitted == expected).all()
+    assert geometry == same
 
 
 def test_crop_takes_the_centre_of_the_scaled_picture() -> None:
