@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._decomp import core_aten_decompositions, get_decompositions
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -56,6 +57,7 @@ def trace(classifier: Classifier, methods: Sequence[str] = (AUTO_METHOD,)) -> Gr
     try:
         with frozen(classifier), _out_of_place(classifier), sdpa_kernel(SDPBackend.MATH), torch.no_grad():
             recorded = make_fx(function, decomposition_table=_table())(*arguments)
+            _fold_transposes(recorded)
             exported = torch.export.export(recorded, arguments, strict=False)
         # Not openvino.convert_model: it may tell its makers that it was called.
         frontend = FrontEndManager().load_by_framework("pytorch")
@@ -126,12 +128,55 @@ def _function(
     return joint, names
 
 
+def _fold_transposes(recorded: GraphModule) -> None:
+    """Store square weights that are used transposed as what they are used as.
+
+    A linear layer needs its weight one way forward and the other way backward. OpenVINO 2026.4 keeps what it packs of
+    a weight under the weight's address and shape, so that of a square one the wrong way round would be found.
+    """
+    folded: dict[str, str] = {}
+    for node in recorded.graph.nodes:
+        source = node.args[0] if node.target is _aten.permute.default else None
+        if not isinstance(source, Node) or source.op != "get_attr" or node.args[1] != [1, 0]:
+            continue
+        weight = getattr(recorded, str(source.target))
+        if weight.shape[0] != weight.shape[1]:
+            continue
+        name = folded.setdefault(str(source.target), f"_folded{len(folded)}")
+        if not hasattr(recorded, name):
+            recorded.register_buffer(name, weight.detach().t().contiguous())
+        node.op, node.target, node.args, node.kwargs = "get_attr", name, (), {}
+    recorded.recompile()
+
+
 def _table() -> dict[Any, Any]:
     table: dict[Any, Any] = dict(core_aten_decompositions())
     more = (_aten.native_layer_norm, _aten.native_batch_norm, _aten.native_batch_norm_backward, _aten.gelu)
     table.update(get_decompositions(more))
     table[_aten.convolution_backward.default] = convolution_backward
+    table[_aten.select_backward.default] = select_backward
+    table[_aten.slice_backward.default] = slice_backward
     return table
+
+
+def select_backward(gradient: Tensor, input_sizes: list[int], dim: int, index: int) -> Tensor:
+    """The gradient of what was selected from: zeros around it. Arguments are those of `aten.select_backward`."""
+    return slice_backward(gradient.unsqueeze(dim), input_sizes, dim, index, index + 1, 1)
+
+
+def slice_backward(gradient: Tensor, input_sizes: list[int], dim: int, start: int, end: int, step: int) -> Tensor:
+    """The gradient of what was sliced: zeros around it. Arguments are those of `aten.slice_backward`.
+
+    Raises:
+        NotTraceable: a step other than 1.
+    """
+    if step != 1:
+        raise NotTraceable(f"the gradient of a slice with step {step}")
+    dim, size = dim % len(input_sizes), input_sizes[dim]
+    first = start + size if start < 0 else min(start, size)
+    after = size - first - gradient.shape[dim]
+    rim = [0] * (2 * (len(input_sizes) - 1 - dim)) + [first, after]
+    return _aten.constant_pad_nd.default(gradient, rim, 0.0)
 
 
 def convolution_backward(
