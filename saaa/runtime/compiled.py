@@ -111,7 +111,7 @@ class OpenVinoClassifier:
             return self._core.import_model(kept, _DEVICE, self._settings)
         compiled = self._core.compile_model(self._cut(part, bucket), _DEVICE, self._settings)
         if self._blobs is not None:
-            self._blobs.store(name, compiled.export_model())
+            self._blobs.store(name, compiled.export_model().getvalue())
         return compiled
 
     def _cut(self, part: str, bucket: int) -> Any:

@@ -61,8 +61,9 @@ def trace(classifier: Classifier, methods: Sequence[str] = (AUTO_METHOD,)) -> Gr
             exported = torch.export.export(recorded, arguments, strict=False)
         # Not openvino.convert_model: it may tell its makers that it was called.
         frontend = FrontEndManager().load_by_framework("pytorch")
-        decoder = TorchFXPythonDecoder.from_exported_program(exported, dynamic_shapes=False)
-        model = frontend.convert(frontend.load(decoder))
+        with _unheard():
+            decoder = TorchFXPythonDecoder.from_exported_program(exported, dynamic_shapes=False)
+        model = frontend.convert(frontend.load(decoder))  # the decoder must outlive it
         inputs = [PIXELS, *map(target_of, range(CLASSES_AT_ONCE))]
         shapes = {
             port: openvino.PartialShape(list(argument.shape))
@@ -77,6 +78,7 @@ def trace(classifier: Classifier, methods: Sequence[str] = (AUTO_METHOD,)) -> Gr
             f"{classifier.config.architecture} with {', '.join(m.name for m in chosen)} cannot be made one graph: "
             f"{_first_line(error)}"
         ) from error
+    model.set_friendly_name(classifier.config.architecture)
     _rename(model, inputs, outputs)
     with tempfile.TemporaryDirectory() as folder:
         xml, weights = Path(folder, "graph.xml"), Path(folder, "graph.bin")
@@ -176,7 +178,8 @@ def slice_backward(gradient: Tensor, input_sizes: list[int], dim: int, start: in
     first = start + size if start < 0 else min(start, size)
     after = size - first - gradient.shape[dim]
     rim = [0] * (2 * (len(input_sizes) - 1 - dim)) + [first, after]
-    return _aten.constant_pad_nd.default(gradient, rim, 0.0)
+    made: Tensor = _aten.constant_pad_nd.default(gradient, rim, 0.0)
+    return made
 
 
 def convolution_backward(
@@ -230,13 +233,14 @@ def _of_patches(gradient: Tensor, inputs: Tensor, weight: Tensor) -> Tensor:
     patches = flat.reshape(images, rows, columns, channels, height, width).permute(0, 3, 1, 4, 2, 5)
     made = patches.reshape(images, channels, rows * height, columns * width)
     rim = [inputs.shape[3] - columns * width, inputs.shape[2] - rows * height]  # pixels that fill no patch
-    return _aten.constant_pad_nd.default(made, [0, rim[0], 0, rim[1]], 0.0) if any(rim) else made
+    padded: Tensor = _aten.constant_pad_nd.default(made, [0, rim[0], 0, rim[1]], 0.0)
+    return padded
 
 
 @contextmanager
 def _out_of_place(net: nn.Module) -> Iterator[None]:
     """Have no layer overwrite its input: what is written into a view has no converter."""
-    layers = [module for module in net.modules() if getattr(module, "inplace", False) is True]
+    layers: list[Any] = [module for module in net.modules() if getattr(module, "inplace", False) is True]
     try:
         for layer in layers:
             layer.inplace = False
@@ -244,6 +248,21 @@ def _out_of_place(net: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.inplace = True
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Drop what openvino tells the root logger of operations that this torch does not have."""
+
+    def drop(record: logging.LogRecord) -> bool:
+        return "not found in decomp table" not in record.msg
+
+    root = logging.getLogger()
+    root.addFilter(drop)
+    try:
+        yield
+    finally:
+        root.removeFilter(drop)
 
 
 def _rename(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
