@@ -210,7 +210,7 @@ def test_archives_with_and_without_a_graph(vit: Path, tmp_path: Path) -> None:
     assert archives.info(vit, check_weights=True).digest == archive.digest
     assert archives.write(tmp_path / "again.mar", archive) == archive.digest
     assert Graph.of(dataclasses.replace(archive, graph={})) is None
-    with pytest.raises(ArchiveError, match="A graph is graph.xml"):
+    with pytest.raises(ArchiveError, match=r"A graph is graph\.xml"):
         archives.write(tmp_path / "b.mar", dataclasses.replace(archive, graph={GRAPH: b""}))
     without = dataclasses.replace(archive, graph={})
     found = choose(without, RuntimeOptions(runtime="openvino"), 1)
