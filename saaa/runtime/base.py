@@ -40,6 +40,7 @@ class ClassifierRuntime(Protocol):
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Probabilities of logits, (B, classes)."""
-    grown = np.exp(logits - logits.max(axis=1, keepdims=True))
-    made: NDArray[np.float32] = grown / grown.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # what is not finite stays so, and is found later
+        grown = np.exp(logits - logits.max(axis=1, keepdims=True))
+        made: NDArray[np.float32] = grown / grown.sum(axis=1, keepdims=True)
     return made
