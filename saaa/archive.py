@@ -10,6 +10,11 @@ An archive is a zip file that TorchServe hosts as it is. Nothing in it is pickle
 - `SHA256SUMS`: digests of the members above, in the format of `sha256sum -c`
 - `MAR-INF/MANIFEST.json`: what TorchServe's loader reads; it follows from config.json
 
+and, where the model was also compiled into a graph (`saaa.runtime.graph`), all of:
+
+- `graph.xml`, `graph.bin`: OpenVINO's two files of it
+- `parity.safetensors`: a few inputs with the eager model's answers, by which a worker checks what it has compiled
+
 The archive's digest is the SHA-256 of SHA256SUMS. Members are stored uncompressed, in this order, with one
 fixed time stamp, so equal content gives equal bytes. Reading accepts exactly what `write` makes, in format
 `FORMAT` or the one before: an archive cannot bring code, hide a second member, or expand beyond its own size.
@@ -35,11 +40,15 @@ from numpy.typing import NDArray
 from saaa.errors import ArchiveError
 from saaa.work import MethodInfo, ModelInfo, ModelKind, TargetKind
 
-FORMAT = 1
+FORMAT = 2
 OLDEST_FORMAT = max(1, FORMAT - 1)
 
 MAX_WEIGHTS_BYTES = 2_000_000_000
 """Below the size at which zip files change their layout: 500 million float32 weights."""
+MAX_ARCHIVE_BYTES = 2_100_000_000
+"""Of all members, for the same reason."""
+MAX_GRAPH_BYTES = 64 * 2**20
+"""Of graph.xml and parity.safetensors."""
 MAX_MEMBER_BYTES = 16 * 2**20
 """Of every other member."""
 
@@ -52,8 +61,11 @@ WEIGHTS, CONFIG, CARD, HANDLER, SETTINGS = (
 )
 SUMS = "SHA256SUMS"
 MANIFEST = "MAR-INF/MANIFEST.json"
+GRAPH, GRAPH_WEIGHTS, PARITY = "graph.xml", "graph.bin", "parity.safetensors"
+GRAPH_MEMBERS = (GRAPH, GRAPH_WEIGHTS, PARITY)
 _SUMMED = (WEIGHTS, CONFIG, CARD, HANDLER, SETTINGS)
 _MEMBERS = (*_SUMMED, SUMS, MANIFEST)
+_HEAVY = frozenset({WEIGHTS, *GRAPH_MEMBERS})
 _RESERVED = ("format", "kind", "name", "version")
 _LOCAL_HEADER_BYTES = 30
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -108,6 +120,8 @@ class Archive:
     """card.json; any JSON object."""
     tensors: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """Weights by name; any dtype that NumPy and safetensors share."""
+    graph: Mapping[str, bytes] = field(default_factory=dict)
+    """The members `GRAPH_MEMBERS`, all or none."""
     digest: str = field(default="", compare=False)
     """64 hexadecimal digits, set by `read`; "" before the archive is written."""
 
@@ -140,25 +154,33 @@ def write(path: Path | str, archive: Archive) -> str:
         weights = save({key: np.asarray(value, order="C") for key, value in archive.tensors.items()})
     except Exception as error:  # safetensors raises its own and built-in types
         raise ArchiveError(f"The weights cannot be stored as safetensors: {error}") from error
+    if archive.graph and set(archive.graph) != set(GRAPH_MEMBERS):
+        raise ArchiveError(f"A graph is {', '.join(GRAPH_MEMBERS)}, not {', '.join(sorted(archive.graph))}.")
+    summed = _summed(bool(archive.graph))
     members = {
         WEIGHTS: weights,
         CONFIG: _to_json({**head, **archive.config}, CONFIG),
         CARD: _to_json(archive.card, CARD),
         HANDLER: HANDLERS[archive.kind].encode(),
         SETTINGS: _SETTINGS.encode(),
+        **archive.graph,
     }
     _info(archive)
-    members[SUMS] = "".join(f"{hashlib.sha256(members[m]).hexdigest()}  {m}\n" for m in _SUMMED).encode()
+    members[SUMS] = "".join(f"{hashlib.sha256(members[m]).hexdigest()}  {m}\n" for m in summed).encode()
     members[MANIFEST] = _to_json(_manifest(archive.name, archive.version), MANIFEST)
     for member, data in members.items():
         if len(data) > _limit(member):
             raise ArchiveError(f"{member} has {len(data)} bytes; at most {_limit(member)} are allowed.")
+    if (total := sum(map(len, members.values()))) > MAX_ARCHIVE_BYTES:
+        raise ArchiveError(
+            f"The members have {total} bytes; at most {MAX_ARCHIVE_BYTES} are allowed. Leave the graph out."
+        )
 
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as packed:
-            for member in _MEMBERS:
+            for member in (*summed, SUMS, MANIFEST):
                 entry = zipfile.ZipInfo(member, _EPOCH)
                 entry.create_system = 3
                 entry.external_attr = 0o100644 << 16
@@ -191,6 +213,7 @@ def read(path: Path | str) -> Archive:
         config=archive.config,
         card=archive.card,
         tensors=tensors,
+        graph={member: members[member] for member in GRAPH_MEMBERS if member in members},
         digest=archive.digest,
     )
 
@@ -200,16 +223,16 @@ def info(path: Path | str, *, check_weights: bool = False) -> ModelInfo:
 
     Args:
         path: as for `read`.
-        check_weights: also read the weights and compare their digest.
+        check_weights: also read the weights, and the graph, and compare their digests.
     """
     archive, _ = _read(Path(path), with_weights=check_weights)
     return archive.info()
 
 
 def _read(path: Path, *, with_weights: bool) -> tuple[Archive, dict[str, bytes]]:
-    wanted = tuple(m for m in _MEMBERS if with_weights or m != WEIGHTS)
+    skipped = frozenset() if with_weights else _HEAVY
     try:
-        members = _read_folder(path, wanted) if path.is_dir() else _read_zip(path, wanted)
+        members, graph = _read_folder(path, skipped) if path.is_dir() else _read_zip(path, skipped)
     except ArchiveError as error:
         raise ArchiveError(f"{path}: {error.message}") from None
     except FileNotFoundError:
@@ -218,26 +241,29 @@ def _read(path: Path, *, with_weights: bool) -> tuple[Archive, dict[str, bytes]]
     except (OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
         raise ArchiveError(f"{path}: the archive cannot be read ({error}); copy or build it again.") from error
     try:
-        return _parse(members), members
+        return _parse(members, graph), members
     except ArchiveError as error:
         raise ArchiveError(f"{path}: {error.message}") from None
 
 
-def _read_zip(path: Path, wanted: tuple[str, ...]) -> dict[str, bytes]:
+def _read_zip(path: Path, skipped: frozenset[str]) -> tuple[dict[str, bytes], bool]:
+    """The members, less those to be skipped, and whether there is a graph; so too `_read_folder`."""
     with path.open("rb") as stream, zipfile.ZipFile(stream) as packed:
         entries = packed.infolist()
         _check_layout(entries, packed, stream)
-        return {entry.filename: packed.read(entry) for entry in entries if entry.filename in wanted}
+        members = {entry.filename: packed.read(entry) for entry in entries if entry.filename not in skipped}
+        return members, any(entry.filename == GRAPH for entry in entries)
 
 
 def _check_layout(entries: list[zipfile.ZipInfo], packed: zipfile.ZipFile, stream: BinaryIO) -> None:
     """Refuse all but the members that `write` packs, end to end: no room is left for hidden ones."""
     names = [entry.filename for entry in entries]
-    if missing := [m for m in _MEMBERS if m not in names]:
+    expected = (*_MEMBERS, *GRAPH_MEMBERS) if any(member in names for member in GRAPH_MEMBERS) else _MEMBERS
+    if missing := [m for m in expected if m not in names]:
         raise ArchiveError(f"{missing[0]} is missing; this is not a complete saaa archive.")
-    if extra := [n for n in names if n not in _MEMBERS]:
+    if extra := [n for n in names if n not in expected]:
         raise ArchiveError(f"unexpected member {extra[0]!r}; an archive holds {', '.join(_MEMBERS)} only.")
-    if len(names) != len(_MEMBERS):
+    if len(names) != len(expected):
         raise ArchiveError("a member is there twice.")
     offset = 0
     for entry in sorted(entries, key=lambda e: e.header_offset):
@@ -255,19 +281,22 @@ def _check_layout(entries: list[zipfile.ZipInfo], packed: zipfile.ZipFile, strea
         raise ArchiveError("there are bytes that belong to no member.")
 
 
-def _read_folder(path: Path, wanted: tuple[str, ...]) -> dict[str, bytes]:
+def _read_folder(path: Path, skipped: frozenset[str]) -> tuple[dict[str, bytes], bool]:
     members = {}
-    for member in wanted:
+    graph = (path / GRAPH).is_file()
+    for member in (*_MEMBERS, *GRAPH_MEMBERS) if graph else _MEMBERS:
+        if member in skipped:
+            continue
         file = path / member
         if not file.is_file():
             raise ArchiveError(f"{member} is missing; this is not a complete saaa archive.")
         if file.stat().st_size > _limit(member):
             raise ArchiveError(f"{member} is larger than {_limit(member)} bytes.")
         members[member] = file.read_bytes()
-    return members
+    return members, graph
 
 
-def _parse(members: Mapping[str, bytes]) -> Archive:
+def _parse(members: Mapping[str, bytes], graph: bool) -> Archive:
     config = _from_json(members[CONFIG], CONFIG)
     version = config.get("format")
     if type(version) is not int or not OLDEST_FORMAT <= version <= FORMAT:
@@ -275,7 +304,7 @@ def _parse(members: Mapping[str, bytes]) -> Archive:
             f"format {version!r} is unknown; this saaa reads formats {OLDEST_FORMAT} to {FORMAT}. "
             "Use a matching saaa or build the archive again."
         )
-    _check_sums(members)
+    _check_sums(members, _summed(graph))
     try:
         kind = ModelKind(config.get("kind"))
     except ValueError:
@@ -297,14 +326,14 @@ def _parse(members: Mapping[str, bytes]) -> Archive:
     return archive
 
 
-def _check_sums(members: Mapping[str, bytes]) -> None:
+def _check_sums(members: Mapping[str, bytes], summed: tuple[str, ...]) -> None:
     sums: dict[str, str] = {}
     for line in members[SUMS].decode("utf-8", "replace").splitlines():
         digest, _, member = line.partition("  ")
         sums[member] = digest
-    if tuple(sums) != _SUMMED:
-        raise ArchiveError(f"{SUMS} must list {', '.join(_SUMMED)}, once each and in this order.")
-    for member in _SUMMED:
+    if tuple(sums) != summed:
+        raise ArchiveError(f"{SUMS} must list {', '.join(summed)}, once each and in this order.")
+    for member in summed:
         if member in members and hashlib.sha256(members[member]).hexdigest() != sums[member]:
             raise ArchiveError(f"{member} does not match its digest; copy or build the archive again.")
 
@@ -333,8 +362,14 @@ def _manifest(name: str, version: str) -> dict[str, Any]:
     }
 
 
+def _summed(graph: bool) -> tuple[str, ...]:
+    return (*_SUMMED, *GRAPH_MEMBERS) if graph else _SUMMED
+
+
 def _limit(member: str) -> int:
-    return MAX_WEIGHTS_BYTES if member == WEIGHTS else MAX_MEMBER_BYTES
+    if member in (WEIGHTS, GRAPH_WEIGHTS):
+        return MAX_WEIGHTS_BYTES
+    return MAX_GRAPH_BYTES if member in GRAPH_MEMBERS else MAX_MEMBER_BYTES
 
 
 def _to_json(value: Any, member: str) -> bytes:

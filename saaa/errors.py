@@ -60,6 +60,10 @@ class ArchiveError(SaaaError):
     """An archive is missing, corrupt, of an unknown format version, or not what was asked for."""
 
 
+class NotTraceable(ArchiveError):
+    """A model, or a method of attribution, cannot be made one graph; the eager one still serves."""
+
+
 class DataError(SaaaError):
     """Training data is missing, empty or malformed."""
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from saaa.attribution.base import Explained, Job
+from torch import Tensor
+
+from saaa.attribution.base import Forward, GradientMethod
 from saaa.attribution.layers import find_transformer
-from saaa.attribution.lrp import explain_by_rules
+from saaa.attribution.lrp import forward_by_rules
 from saaa.models.classifier import Classifier
+from saaa.work import ExplainOptions
 
 
-class AttnLrp:
+class AttnLrp(GradientMethod):
     """Signed map on the patch grid; the softmax is differentiated, and products share relevance evenly."""
 
     name = "attn_lrp"
@@ -22,6 +25,6 @@ class AttnLrp:
         """One forward with a graph and one backward, as measured; with gamma above 0 four times as much."""
         return 2.6
 
-    def run(self, job: Job) -> Explained:
-        """One forward, and one backward a target (shared by the images)."""
-        return explain_by_rules(job, detach_attention=False)
+    def forward(self, classifier: Classifier, inputs: Tensor, options: ExplainOptions) -> Forward:
+        """One forward under the rules."""
+        return forward_by_rules(classifier, inputs, detach_attention=False, gamma=options.gamma)

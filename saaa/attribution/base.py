@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,6 +62,48 @@ class Method(Protocol):
 
     def run(self, job: Job) -> Explained:
         """Predict and explain."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forward:
+    """What a gradient method makes of one forward: where gradients are to be taken, and what makes maps of them."""
+
+    logits: Tensor
+    """(B, K), with a graph to the sources."""
+    sources: Sequence[Tensor]
+    """Each (B, ...), one slice an image."""
+    combine: Callable[..., Tensor]
+    """Makes maps (B, rows, columns) of a logit's gradients, one argument a source."""
+
+
+class GradientMethod(ABC):
+    """A method of one forward and one backward a target; see `Method`.
+
+    What it computes is all in `forward`, so that other runtimes can trace it (`saaa.runtime.tracing`).
+    """
+
+    name: str
+    reference: str
+
+    @abstractmethod
+    def supports(self, classifier: Classifier) -> bool:
+        """Say whether the method can explain this network."""
+
+    @abstractmethod
+    def cost(self, classifier: Classifier) -> float:
+        """Give the price of one target with default options, prediction included, in forwards."""
+
+    @abstractmethod
+    def forward(self, classifier: Classifier, inputs: Tensor, options: ExplainOptions) -> Forward:
+        """Predict; arguments as in `Job`."""
+
+    def run(self, job: Job) -> Explained:
+        """One forward, and one backward a target (shared by the images)."""
+        made = self.forward(job.classifier, job.inputs, job.options)
+        logits = made.logits.detach()
+        targets = job.choose(logits)
+        maps = target_gradients(made.logits, targets, made.sources, made.combine)
+        return Explained(logits=logits, targets=targets, maps=maps)
 
 
 @contextmanager

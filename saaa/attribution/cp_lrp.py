@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from saaa.attribution.base import Explained, Job
+from torch import Tensor
+
+from saaa.attribution.base import Forward, GradientMethod
 from saaa.attribution.layers import find_transformer
-from saaa.attribution.lrp import explain_by_rules
+from saaa.attribution.lrp import forward_by_rules
 from saaa.models.classifier import Classifier
+from saaa.work import ExplainOptions
 
 
-class CpLrp:
+class CpLrp(GradientMethod):
     """Signed map on the patch grid; without biases in the network it sums to the logit.
 
     Attention weights and the deviations of the normalisations are constants, so queries and keys need no gradient.
@@ -25,6 +28,6 @@ class CpLrp:
         """One forward with a graph and one backward, as measured; with gamma above 0 four times as much."""
         return 2.2
 
-    def run(self, job: Job) -> Explained:
-        """One forward, and one backward a target (shared by the images)."""
-        return explain_by_rules(job, detach_attention=True)
+    def forward(self, classifier: Classifier, inputs: Tensor, options: ExplainOptions) -> Forward:
+        """One forward under the rules."""
+        return forward_by_rules(classifier, inputs, detach_attention=True, gamma=options.gamma)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from saaa.attribution.base import Explained, Job
-from saaa.attribution.layers import explain_at, find_layer
+from saaa.attribution.base import Forward, GradientMethod
+from saaa.attribution.layers import find_layer, forward_from
 from saaa.models.classifier import Classifier
+from saaa.work import ExplainOptions
 
 
-class GradCam:
+class GradCam(GradientMethod):
     """map = relu(sum over channels of activation x (mean over cells of d logit / d activation)).
 
     CNN: the last stage. Transformer: the output of the last block but one.
@@ -27,11 +28,11 @@ class GradCam:
         layer = find_layer(classifier.net)
         return 1.1 if layer is None or layer.convolutional else 1.2
 
-    def run(self, job: Job) -> Explained:
-        """One forward, and one short backward a target (shared by the images)."""
-        layer = find_layer(job.classifier.net)
+    def forward(self, classifier: Classifier, inputs: Tensor, options: ExplainOptions) -> Forward:
+        """One forward with a graph from the layer."""
+        layer = find_layer(classifier.net)
         assert layer is not None, "the registry asks `supports` first"
-        return explain_at(job, layer, _cam)
+        return forward_from(layer, classifier, inputs, _cam)
 
 
 def _cam(gradient: Tensor, activation: Tensor) -> Tensor:

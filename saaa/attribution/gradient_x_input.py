@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from saaa.attribution.base import Explained, Job, target_gradients
+from saaa.attribution.base import Forward, GradientMethod
 from saaa.models.classifier import Classifier
+from saaa.work import ExplainOptions
 
 
-class GradientXInput:
+class GradientXInput(GradientMethod):
     """map = sum over channels of x * d logit / d x; signed, one value a pixel."""
 
     name = "gradient_x_input"
@@ -22,15 +23,11 @@ class GradientXInput:
         """One forward with a graph and one backward to the pixels, as measured."""
         return 2.5
 
-    def run(self, job: Job) -> Explained:
-        """One forward, and one backward a target (shared by the images)."""
-        pixels = job.inputs.detach().requires_grad_(True)
-        logits = job.classifier(pixels)
-        targets = job.choose(logits.detach())
+    def forward(self, classifier: Classifier, inputs: Tensor, options: ExplainOptions) -> Forward:
+        """One forward with a graph to the pixels."""
+        pixels = inputs.detach().requires_grad_(True)
 
         def product(gradient: Tensor) -> Tensor:
-            return (gradient * job.inputs).sum(dim=1)
+            return (gradient * inputs).sum(dim=1)
 
-        return Explained(
-            logits=logits.detach(), targets=targets, maps=target_gradients(logits, targets, [pixels], product)
-        )
+        return Forward(logits=classifier(pixels), sources=[pixels], combine=product)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from saaa.attribution.base import Explained, Job
-from saaa.attribution.layers import Layer, explain_at, find_layer
+from saaa.attribution.base import Forward, GradientMethod
+from saaa.attribution.layers import Layer, find_layer, forward_from
 from saaa.models.classifier import Classifier
+from saaa.work import ExplainOptions
 
 CELL = 16
 """Width of a cell in pixels of the input; the same as a patch of the usual vision transformers."""
@@ -19,7 +20,7 @@ CELL = 16
 SCALE_FREE = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
-class HiResCam:
+class HiResCam(GradientMethod):
     """map = relu(sum over channels of activation x d logit / d activation), at cells of 16 pixels; CNNs."""
 
     name = "hires_cam"
@@ -37,11 +38,11 @@ class HiResCam:
         """One forward, and one backward through what lies above the layer, as measured on EfficientNet-Lite0."""
         return 1.4
 
-    def run(self, job: Job) -> Explained:
-        """One forward, and one short backward a target (shared by the images)."""
-        layer = self._layer(job.classifier)
+    def forward(self, classifier: Classifier, inputs: Tensor, options: ExplainOptions) -> Forward:
+        """One forward with a graph from the layer."""
+        layer = self._layer(classifier)
         assert layer is not None, "the registry asks `supports` first"
-        return explain_at(job, layer, _cam)
+        return forward_from(layer, classifier, inputs, _cam)
 
     @staticmethod
     def _layer(classifier: Classifier) -> Layer | None:

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saaa.attribution.base import Explained, Job, target_gradients
+from saaa.attribution.base import Forward, GradientMethod
 from saaa.attribution.layers import find_transformer
 from saaa.attribution.rules import LocalRules
 from saaa.models.classifier import Classifier
+from saaa.work import ExplainOptions
 
 
-class LayerLrp:
+class LayerLrp(GradientMethod):
     """Signed map on the patch grid: mean over the upper half of the blocks of the relevance that enters a token there.
 
     Relevance of a token is its state times the gradient of the logit, summed over channels, under the rules of CP-LRP.
@@ -35,24 +36,21 @@ class LayerLrp:
         """One forward with a graph in its upper half, and one backward through it, as measured."""
         return 1.6
 
-    def run(self, job: Job) -> Explained:
-        """One forward, and one short backward a target (shared by the images)."""
-        parts = find_transformer(job.classifier.net)
+    def forward(self, classifier: Classifier, inputs: Tensor, options: ExplainOptions) -> Forward:
+        """One forward, with a graph from the first layer that is read."""
+        parts = find_transformer(classifier.net)
         assert parts is not None, "the registry asks `supports` first"
         upper = parts.blocks[len(parts.blocks) // 2 :]
-        rules = LocalRules(None, detach_attention=True, gamma=job.options.gamma, joint=parts.joint_projections)
+        rules = LocalRules(None, detach_attention=True, gamma=options.gamma, joint=parts.joint_projections)
         with rules, _inputs_of(upper) as states:
-            logits = job.classifier(job.inputs)
+            logits = classifier(inputs)
         constants = [state.detach() for state in states]
 
         def relevance(*gradients: Tensor) -> Tensor:
             layers = [(gradient * state).sum(dim=2) for gradient, state in zip(gradients, constants, strict=True)]
             return parts.as_maps(torch.stack(layers).mean(dim=0))
 
-        targets = job.choose(logits.detach())
-        return Explained(
-            logits=logits.detach(), targets=targets, maps=target_gradients(logits, targets, states, relevance)
-        )
+        return Forward(logits=logits, sources=states, combine=relevance)
 
 
 @contextmanager

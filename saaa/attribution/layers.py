@@ -13,7 +13,8 @@ from timm.models.eva import Eva, EvaAttention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from saaa.attribution.base import Explained, Job, target_gradients
+from saaa.attribution.base import Forward
+from saaa.models.classifier import Classifier
 
 JOINT = (Attention, AttentionRope, BeitAttention, EvaAttention)
 
@@ -42,7 +43,7 @@ class Transformer:
 
     def as_maps(self, tokens: Tensor) -> Tensor:
         """Shape one value a token, (n, tokens), as (n, rows, columns); the prefix is left out."""
-        return tokens[:, self.prefix_tokens :].reshape(len(tokens), *self.grid)
+        return tokens[:, self.prefix_tokens :].reshape(tokens.shape[0], *self.grid)
 
 
 def find_transformer(net: nn.Module) -> Transformer | None:
@@ -84,7 +85,7 @@ class Layer:
         """Shape features, or gradients of them, as (n, channels, rows, columns)."""
         if self.grid is not None:
             patches = values[:, self.prefix_tokens :]
-            return patches.transpose(1, 2).reshape(len(values), -1, *self.grid)
+            return patches.transpose(1, 2).reshape(values.shape[0], -1, *self.grid)
         return values.permute(0, 3, 1, 2) if self.channels_last else values
 
 
@@ -117,12 +118,14 @@ def find_layer(net: nn.Module, *, reduction: int | None = None) -> Layer | None:
     return None
 
 
-def explain_at(job: Job, layer: Layer, combine: Callable[[Tensor, Tensor], Tensor]) -> Explained:
-    """One forward, cut at the layer; one backward a target, shared by the images, through what is above the cut.
+def forward_from(
+    layer: Layer, classifier: Classifier, inputs: Tensor, combine: Callable[[Tensor, Tensor], Tensor]
+) -> Forward:
+    """One forward, cut at the layer: only what is above the cut has a graph.
 
     Args:
-        job: what to explain.
         layer: where to cut.
+        classifier, inputs: as in `Job`.
         combine: makes maps (n, rows, columns) of gradients and activations, both (n, channels, rows, columns).
     """
     features: list[Tensor] = []
@@ -134,11 +137,13 @@ def explain_at(job: Job, layer: Layer, combine: Callable[[Tensor, Tensor], Tenso
     # The parameters are frozen and the inputs need no gradient, so the graph begins at the cut.
     handle = layer.module.register_forward_hook(cut)
     try:
-        logits = job.classifier(job.inputs)
+        logits = classifier(inputs)
     finally:
         handle.remove()
-    targets = job.choose(logits.detach())
     source = features[-1]
     activation = layer.as_maps(source.detach())
-    maps = target_gradients(logits, targets, [source], lambda gradient: combine(layer.as_maps(gradient), activation))
-    return Explained(logits=logits.detach(), targets=targets, maps=maps)
+
+    def maps(gradient: Tensor) -> Tensor:
+        return combine(layer.as_maps(gradient), activation)
+
+    return Forward(logits=logits, sources=[source], combine=maps)

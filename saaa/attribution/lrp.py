@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from saaa.attribution.base import Explained, Job, target_gradients
+from saaa.attribution.base import Forward
 from saaa.attribution.layers import find_transformer
 from saaa.attribution.rules import LocalRules
+from saaa.models.classifier import Classifier
 
 
-def explain_by_rules(job: Job, *, detach_attention: bool) -> Explained:
-    """One forward under the rules, and one backward a target (shared by the images) to the patches' tokens.
+def forward_by_rules(classifier: Classifier, inputs: Tensor, *, detach_attention: bool, gamma: float) -> Forward:
+    """One forward under the rules, with a graph to the patches' tokens.
 
     A patch's relevance is the sum over channels of its embedding without the bias times the gradient at its token. That
     equals the sum of gradient x pixel over the patch, since the embedding is linear, so the graph begins above it.
     """
-    parts = find_transformer(job.classifier.net)
+    parts = find_transformer(classifier.net)
     assert parts is not None, "the registry asks `supports` first"
-    rules = LocalRules(
-        parts.embedding, detach_attention=detach_attention, gamma=job.options.gamma, joint=parts.joint_projections
-    )
+    rules = LocalRules(parts.embedding, detach_attention=detach_attention, gamma=gamma, joint=parts.joint_projections)
     with rules:
-        logits = job.classifier(job.inputs)
+        logits = classifier(inputs)
     tokens = rules.tokens
     assert tokens is not None, "the network embeds its patches"
     embedded: Tensor = tokens.detach()
@@ -31,7 +30,4 @@ def explain_by_rules(job: Job, *, detach_attention: bool) -> Explained:
     def relevance(gradient: Tensor) -> Tensor:
         return (gradient * embedded).sum(dim=1)
 
-    targets = job.choose(logits.detach())
-    return Explained(
-        logits=logits.detach(), targets=targets, maps=target_gradients(logits, targets, [tokens], relevance)
-    )
+    return Forward(logits=logits, sources=[tokens], combine=relevance)

@@ -126,7 +126,7 @@ def _group_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    groups = input.reshape(len(input), num_groups, -1)
+    groups = input.reshape(input.shape[0], num_groups, -1)
     with torch.no_grad():
         inverse = (groups.var(dim=-1, keepdim=True, correction=0) + eps).rsqrt()
     made = ((groups - groups.mean(dim=-1, keepdim=True)) * inverse).view_as(input)

@@ -14,6 +14,7 @@ from saaa.errors import OptionInvalid, SaaaError, SceneGraphError
 from saaa.models.guided import GuidedCaptioner, check_options
 from saaa.models.seen import Seen
 from saaa.runtime.executor import item_error
+from saaa.runtime.lean import hold_threads, torch_engine
 from saaa.scene_graph import RoleGraph
 from saaa.work import CaptionResult, ItemResult, Work, WorkBatch, WorkItem
 
@@ -26,9 +27,17 @@ class CaptionerRunner:
 
     works: tuple[Work, ...] = (Work.CAPTION,)
 
-    def __init__(self, archive: Archive) -> None:
+    engine = torch_engine()
+
+    def __init__(self, archive: Archive, threads: int | None) -> None:
+        self._threads = threads
         self._captioner = GuidedCaptioner.from_archive(archive)
         self._info = archive.info()
+
+    @property
+    def threads(self) -> int:
+        """For one batch."""
+        return self._threads or torch.get_num_threads()
 
     def check_options(self, batch: WorkBatch) -> None:
         """Keep the options of decoding and of attribution inside their ranges."""
@@ -52,6 +61,7 @@ class CaptionerRunner:
 
     def run(self, batch: WorkBatch) -> list[ItemResult]:
         """Compute; the backbone looks once at each image, whatever is asked."""
+        hold_threads(self._threads)
         graphs = [self._graph(item) for item in batch.items]
         pixels = torch.tensor(batch.pixels)
         seen = self._captioner.see(pixels, graphs)

@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import logging
+import os
 
-import torch
+import numpy as np
 
 from saaa.archive import Archive
-from saaa.attribution import attribute
-from saaa.attribution.effects import node_effects
 from saaa.attribution.options import check_options
-from saaa.attribution.removal import object_regions
 from saaa.errors import OptionInvalid
-from saaa.models.classifier import Classifier
+from saaa.runtime.base import ClassifierRuntime, Explanations, softmax
+from saaa.runtime.choice import choose
+from saaa.runtime.fingerprint import torch_name
+from saaa.runtime.options import RuntimeOptions
 from saaa.work import AUTO_METHOD, REGION_METHOD, ExplainOptions, ItemResult, Work, WorkBatch, WorkItem
+
+_log = logging.getLogger(__name__)
 
 
 class ClassifierRunner:
-    """Predicts and explains."""
+    """Predicts and explains, compiled where that is possible, else by torch, which is loaded when it is needed."""
 
     works: tuple[Work, ...] = (Work.PREDICT, Work.EXPLAIN)
 
-    def __init__(self, archive: Archive) -> None:
-        self._classifier = Classifier.from_archive(archive)
-        self._classes = len(self._classifier.config.classes)
-        self._methods = [AUTO_METHOD, *(method.name for method in archive.info().methods)]
+    def __init__(self, archive: Archive, options: RuntimeOptions, threads: int | None) -> None:
+        info = archive.info()
+        self._archive = archive
+        self._threads = threads
+        self._classes = len(info.classes)
+        self._methods = [AUTO_METHOD, *(method.name for method in info.methods)]
+        choice = choose(archive, options, threads)
+        self._compiled = choice.compiled
+        self._torch: ClassifierRuntime | None = None
+        engine = f"{self._compiled.name}, {torch_name()}" if self._compiled is not None else self._reference().name
+        self.engine = f"{engine} (refused {choice.refused})" if choice.refused else engine
+        """See `fingerprint`."""
+
+    @property
+    def threads(self) -> int:
+        """For one batch."""
+        if self._threads is not None or self._compiled is not None:
+            return self._threads or os.cpu_count() or 1
+        import torch
+
+        return torch.get_num_threads()
 
     def check_options(self, batch: WorkBatch) -> None:
         """Know the method, keep its options in their ranges."""
@@ -50,33 +70,39 @@ class ClassifierRunner:
                 )
 
     def run(self, batch: WorkBatch) -> list[ItemResult]:
-        """Compute."""
-        pixels = torch.tensor(batch.pixels)
+        """Compute. An answer of the compiled model that is not finite is computed again by the eager one."""
         if batch.work is Work.PREDICT:
-            with torch.inference_mode():
-                logits = self._classifier(self._classifier.preprocess(pixels))
-                rows = logits.float().softmax(dim=1).numpy()
-            return [ItemResult(probabilities=row) for row in rows]
-        inputs = self._classifier.preprocess(pixels)
-        graphs = [item.graph for item in batch.items if item.graph is not None]
-        regions = None
-        if batch.explain.method == REGION_METHOD:
-            regions = [object_regions(graph, inputs.shape[-1]) for graph in graphs]
-        made = attribute(
-            self._classifier, inputs, [item.targets for item in batch.items], batch.explain, regions=regions
-        )
-        maps = made.maps
-        if batch.explain.effects:
-            targets = [[entry.target for entry in entries] for entries in maps]
-            effects = node_effects(self._classifier, inputs, targets, graphs, batch.explain)
-            maps = [
-                tuple(replace(entry, effects=effect) for entry, effect in zip(*image, strict=True))
-                for image in zip(maps, effects, strict=True)
-            ]
+            logits = (self._compiled or self._reference()).predict(batch.pixels)
+            if self._compiled is not None and not np.isfinite(logits).all():
+                self._distrust()
+                logits = self._reference().predict(batch.pixels)
+            return [ItemResult(probabilities=row) for row in softmax(logits)]
+        compiled = self._compiled if self._compiled is not None and self._compiled.explains(batch.explain) else None
+        made = (compiled or self._reference()).explain(batch.pixels, batch.items, batch.explain)
+        if compiled is not None and not _finite(made):
+            self._distrust()
+            made = self._reference().explain(batch.pixels, batch.items, batch.explain)
         return [
-            ItemResult(probabilities=row, maps=entries) for row, entries in zip(made.probabilities, maps, strict=True)
+            ItemResult(probabilities=row, maps=entries)
+            for row, entries in zip(made.probabilities, made.maps, strict=True)
         ]
+
+    def _distrust(self) -> None:
+        assert self._compiled is not None
+        _log.warning("%s: %s gave what is not finite; torch computes it again", self._archive.name, self._compiled.name)
+
+    def _reference(self) -> ClassifierRuntime:
+        if self._torch is None:
+            from saaa.runtime.eager import TorchClassifier  # a worker loads only what it needs
+
+            self._torch = TorchClassifier(self._archive, self._threads)
+        return self._torch
 
 
 def _removes_objects(options: ExplainOptions) -> bool:
     return options.effects or options.method == REGION_METHOD
+
+
+def _finite(made: Explanations) -> bool:
+    arrays = [made.probabilities, *(entry.values for entries in made.maps for entry in entries)]
+    return all(np.isfinite(array).all() for array in arrays)

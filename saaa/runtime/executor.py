@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from saaa import archive as archives
 from saaa.archive import Archive
 from saaa.errors import InvalidInput, OptionInvalid, SaaaError
 from saaa.runtime.fingerprint import fingerprint
-from saaa.runtime.lean import import_vision
+from saaa.runtime.options import RuntimeOptions
 from saaa.scene_graph import RoleGraph
 from saaa.work import CaptionOptions, ItemError, ItemResult, ModelInfo, ModelKind, Work, WorkBatch, WorkItem
 
@@ -31,6 +30,12 @@ class _Runner(Protocol):
     """One kind of model."""
 
     works: tuple[Work, ...]
+    engine: str
+    """What computes, as in `fingerprint`."""
+
+    @property
+    def threads(self) -> int:
+        """For one batch."""
 
     def check_options(self, batch: WorkBatch) -> None:
         """Raise a `SaaaError` when the options that all items share cannot be served."""
@@ -50,32 +55,31 @@ class Executor:
 
     Args:
         archive: what to run.
-        threads: torch's threads for one batch, at least 1; None leaves torch's setting alone. It belongs to
-            the calling thread, so it is renewed at every call.
+        threads: for one batch, at least 1; None leaves torch's setting alone.
+        runtime: what to execute a classifier with; None is as the environment says.
 
     Raises:
         ArchiveError: the archive does not describe a usable model.
     """
 
-    def __init__(self, archive: Archive, *, threads: int | None = None) -> None:
+    def __init__(self, archive: Archive, *, threads: int | None = None, runtime: RuntimeOptions | None = None) -> None:
         if threads is not None and threads < 1:
             raise OptionInvalid(f"threads is {threads}; give at least 1.", field="threads")
-        runtime = fingerprint(threads or torch.get_num_threads())
-        self.info: ModelInfo = dataclasses.replace(archive.info(), runtime=runtime)
+        if archive.kind is ModelKind.EGDD:
+            self._runner = _classifying(archive, runtime or RuntimeOptions.from_environment(), threads)
+        else:
+            self._runner = _captioning(archive, threads)
+        told = fingerprint(self._runner.engine, self._runner.threads)
+        self.info: ModelInfo = dataclasses.replace(archive.info(), runtime=told)
         """What the model says of itself."""
-        self._threads = threads
-        import_vision()
-        self._runner = _classifying(archive) if archive.kind is ModelKind.EGDD else _captioning(archive)
 
     @classmethod
-    def open(cls, path: Path | str, *, threads: int | None = None) -> Executor:
+    def open(cls, path: Path | str, *, threads: int | None = None, runtime: RuntimeOptions | None = None) -> Executor:
         """Read an archive, or a folder one was unpacked to; arguments and errors as for the class."""
-        return cls(archives.read(path), threads=threads)
+        return cls(archives.read(path), threads=threads, runtime=runtime)
 
     def run(self, batch: WorkBatch) -> list[ItemResult]:
         """Compute a batch: one result an item, in order. Never raises for what a batch may hold."""
-        if self._threads is not None and torch.get_num_threads() != self._threads:
-            torch.set_num_threads(self._threads)
         try:
             self._check_batch(batch)
         except SaaaError as error:
@@ -161,16 +165,19 @@ def item_error(error: Exception) -> ItemError:
     return ItemError(reason=_INTERNAL, message=message)
 
 
-def _classifying(archive: Archive) -> _Runner:
+def _classifying(archive: Archive, options: RuntimeOptions, threads: int | None) -> _Runner:
     from saaa.runtime.classifying import ClassifierRunner  # a worker loads only what its model needs
 
-    return ClassifierRunner(archive)
+    return ClassifierRunner(archive, options, threads)
 
 
-def _captioning(archive: Archive) -> _Runner:
+def _captioning(archive: Archive, threads: int | None) -> _Runner:
+    from saaa.runtime.lean import import_vision
+
+    import_vision()
     from saaa.runtime.captioning import CaptionerRunner
 
-    return CaptionerRunner(archive)
+    return CaptionerRunner(archive, threads)
 
 
 def _failure(error: Exception) -> ItemResult:

@@ -6,10 +6,10 @@ import hashlib
 import platform
 import re
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import saaa
 
@@ -17,16 +17,22 @@ _CPU_INFO = Path("/proc/cpuinfo")
 _THREADS = re.compile(r"\bthreads (\d+)")
 
 
-def fingerprint(threads: int) -> str:
+def fingerprint(engine: str, threads: int) -> str:
     """Versions, threads and processor in one line: equal lines, equal arithmetic.
 
     Args:
-        threads: torch's threads for one batch.
+        engine: what computes, with version and precision, and what was refused.
+        threads: for one batch.
     """
     return (
-        f"saaa {saaa.__version__}, torch {torch.__version__}, numpy {np.__version__}, "
-        f"python {platform.python_version()}, threads {threads}, {_processor()}"
+        f"saaa {saaa.__version__}, {engine}, numpy {np.__version__}, "
+        f"python {platform.python_version()}, threads {threads}, {processor()}"
     )
+
+
+def torch_name() -> str:
+    """torch with its version, without importing it."""
+    return f"torch {version('torch')}"
 
 
 def threads_of(runtime: str) -> int | None:
@@ -36,13 +42,12 @@ def threads_of(runtime: str) -> int | None:
 
 
 @cache
-def _processor() -> str:
-    """Architecture, the widest vectors torch uses, and a digest of the processor's name and features."""
+def processor() -> str:
+    """Architecture, and a digest of the processor's name and features."""
     try:
         lines = _CPU_INFO.read_text().splitlines()
     except OSError:
         lines = [f"flags: {platform.processor()}"]
     told = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in lines}
     about = [told.get("model name", ""), *sorted(told.get("flags", told.get("Features", "")).split())]
-    digest = hashlib.sha256(" ".join(about).encode()).hexdigest()[:12]
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {digest}"
+    return f"{platform.machine()} {hashlib.sha256(' '.join(about).encode()).hexdigest()[:12]}"

@@ -31,5 +31,20 @@ def import_vision() -> None:
             del sys.modules[name]
 
 
+def torch_engine() -> str:
+    """torch with its version and the widest vectors that it uses."""
+    import torch
+
+    return f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def hold_threads(threads: int | None) -> None:
+    """Renew torch's number of threads, which belongs to the calling thread; None leaves it alone."""
+    import torch
+
+    if threads is not None and torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+
+
 def _disable(function: Any = None, *_: Any, **__: Any) -> Any:
     return (lambda wrapped: wrapped) if function is None else function

@@ -155,14 +155,13 @@ class LocalBackend:
     def _open(self, path: Path) -> Executor:
         try:
             runtime = importlib.import_module("saaa.runtime.executor")
+            executor: Executor = runtime.Executor.open(path, threads=self._threads)
+            executor.warm_up()
         except ImportError as error:
             raise StartFailed(
                 f"The local backend computes with torch, which is not usable here ({error}); "
                 "install saaa[model], or use the torchserve backend."
             ) from error
-        try:
-            executor: Executor = runtime.Executor.open(path, threads=self._threads)
-            executor.warm_up()
         except RuntimeError as error:
             raise ArchiveError(f"{path}: {error}") from error
         return executor

@@ -223,11 +223,12 @@ def _executor(path: Path, runtime: str) -> Executor:
     try:
         from saaa.runtime.executor import Executor
         from saaa.runtime.fingerprint import threads_of
+
+        return Executor.open(path, threads=threads_of(runtime) or 1)
     except ImportError as error:
         raise StartFailed(
             f"An audit computes with torch, which is not usable here ({error}); install saaa[model]."
         ) from error
-    return Executor.open(path, threads=threads_of(runtime) or 1)
 
 
 def _fitted(image: NDArray[np.uint8], info: ModelInfo) -> NDArray[np.uint8]:

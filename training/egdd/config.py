@@ -325,9 +325,24 @@ class ArchiveConfig:
     """The data it was trained on, to measure faithfulness on its val/; default: where training found it."""
     faithfulness_images: int = 64
     """Validation images for the faithfulness figure; 0 leaves it out."""
+    runtime: str = "torch"
+    """"openvino" also compiles the classifier with its default attribution into a graph, several times as fast, and
+    measures on validation images that it answers as torch does."""
+    graph_methods: tuple[str, ...] = ("auto",)
+    """The attribution methods in the graph; "auto" is the default one."""
+    parity_images: int = 200
+    """Validation images on which the graph is measured."""
 
     def __post_init__(self) -> None:
         check("faithfulness_images", self.faithfulness_images, at_least=0)
+        check("parity_images", self.parity_images, at_least=1)
+        if self.runtime not in ("torch", "openvino"):
+            raise OptionInvalid(f"runtime is {self.runtime!r}; choose torch or openvino.", field="runtime")
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether anything is measured on the validation images."""
+        return self.faithfulness_images > 0 or self.runtime != "torch"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from saaa import archive as archives
+from saaa.archive import Archive
 from saaa.errors import ArchiveError, CheckpointError, DataError
 from saaa.models.classifier import Classifier
 from training.checkpoint import load_checkpoint
 from training.egdd.config import ArchiveConfig
 from training.egdd.data import Images, find_splits, list_images, load_for_evaluation
 from training.egdd.evaluation import classifier_of
-from training.egdd.faithfulness import faithfulness
+from training.egdd.faithfulness import faithfulness, spread_evenly
 from training.egdd.published import read_published
 
 # How a run is set up on a machine says nothing about the model, and would make the archive depend on the machine.
@@ -56,14 +59,17 @@ def pack(config: ArchiveConfig, more: Mapping[str, Any] | None = None) -> str:
     """
     packed = _own(config) if config.classes is None else _published(config, config.classes)
     figure = None
-    if packed.val is not None:
+    if packed.val is not None and config.faithfulness_images > 0:
         figure = faithfulness(packed.classifier, packed.val, count=config.faithfulness_images)
     card = {"kind": "image classifier", **packed.card, "faithfulness": figure, **(more or {})}
     try:
         config.output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArchiveError(f"Cannot write to {config.output.parent}: {error.strerror or error}") from error
-    digest = archives.write(config.output, packed.classifier.to_archive(config.name, config.version, card))
+    archive = packed.classifier.to_archive(config.name, config.version, card)
+    if config.runtime == "openvino":
+        archive = _compiled(archive, packed.val, config)
+    digest = archives.write(config.output, archive)
     if figure is not None:
         print(
             f"faithfulness: confidence drops by {figure['drop_top']:.3f} when the top 20 % is blurred, "
@@ -71,6 +77,24 @@ def pack(config: ArchiveConfig, more: Mapping[str, Any] | None = None) -> str:
         )
     print(f"{config.output}: {config.name} {config.version}, sha256 {digest}")
     return digest
+
+
+def _compiled(archive: Archive, val: Images | None, config: ArchiveConfig) -> Archive:
+    if val is None:
+        raise DataError("A graph is measured on validation images; name the data by --data_path.")
+    from saaa.runtime.compiling import add_graph  # openvino is an extra
+
+    pixels = np.stack([val[i] for i in spread_evenly(len(val), config.parity_images)])
+    made = add_graph(archive, pixels, config.graph_methods)
+    for precision, told in made.card["runtime"]["openvino"].items():
+        if told["refused"]:
+            print(f"{precision} is refused: {told['refused']}")
+        else:
+            print(
+                f"{precision}: the same class for {told['agreement']:.1%} of {told['images']} images, maps' cosine "
+                f"{told['map_cosine_median']:.5f} (median), {told['map_cosine_p1']:.5f} (first percentile)"
+            )
+    return made
 
 
 def _own(config: ArchiveConfig) -> Packed:
@@ -84,7 +108,7 @@ def _own(config: ArchiveConfig) -> Packed:
     classifier = classifier_of(checkpoint)
     data, history, options = checkpoint["data"], checkpoint["history"], checkpoint["options"]
     val = None
-    if config.faithfulness_images > 0:
+    if config.needs_images:
         root = config.data_path if config.data_path is not None else Path(data["path"])
         _, listing = find_splits(root, val_fraction=options["val_fraction"], seed=options["seed"])
         val = load_for_evaluation(listing, classifier.config, what="val")
@@ -108,7 +132,7 @@ def _published(config: ArchiveConfig, classes: Path) -> Packed:
     source = read_published(config.checkpoint, classes)
     classifier = source.classifier
     val, described = None, None
-    if config.faithfulness_images > 0 and config.data_path is not None:
+    if config.needs_images and config.data_path is not None:
         listing = list_images(config.data_path / "val", classifier.config.classes)
         val = load_for_evaluation(listing, classifier.config, what="val")
         described = {"images": len(val), "skipped": len(val.skipped), "digest": val.digest}

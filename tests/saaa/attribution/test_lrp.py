@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from saaa.attribution import attribute
+from saaa.attribution.attn_lrp import AttnLrp
 from saaa.attribution.base import Job, frozen
-from saaa.attribution.lrp import explain_by_rules
+from saaa.attribution.cp_lrp import CpLrp
 from saaa.attribution.rules import LocalRules
 from saaa.models.classifier import Classifier
 from saaa.work import ExplainOptions
@@ -31,7 +32,7 @@ def explain(classifier: Classifier, inputs: Tensor, target: int, *, detach: bool
         options=ExplainOptions(gamma=gamma),
     )
     with frozen(classifier):
-        return torch.stack([maps[0] for maps in explain_by_rules(job, detach_attention=detach).maps])
+        return torch.stack([maps[0] for maps in (CpLrp() if detach else AttnLrp()).run(job).maps])
 
 
 def double(architecture: str, size: int, options: dict[str, Any]) -> tuple[Classifier, Tensor]:

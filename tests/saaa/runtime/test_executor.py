@@ -201,7 +201,7 @@ def test_decoding_options_have_ranges(captioner: Executor, options: CaptionOptio
 def test_an_unforeseen_failure_stays_with_its_item(tiny_models: Path) -> None:
     """A network that breaks on one picture: the batch fails, its other items do not."""
     executor = Executor.open(tiny_models / "egdd.mar", threads=1)
-    network = executor._runner._classifier.net  # type: ignore[attr-defined]
+    network = executor._runner._reference()._classifier.net  # type: ignore[attr-defined]
 
     def break_on_white(_: object, inputs: tuple[torch.Tensor]) -> None:
         if (inputs[0].amin(dim=(1, 2, 3)) > 0.9).any():

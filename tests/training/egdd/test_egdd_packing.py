@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,42 @@ def test_faithfulness_with_validation_images(class_folders: Path, tmp_path: Path
     assert card["faithfulness"]["images"] == 4
     assert card["data"]["val"]["images"] == 12
     assert len(card["data"]["val"]["digest"]) == 64
+
+
+@pytest.mark.slow
+def test_graph_with_validation_images(class_folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+    config = ArchiveConfig(
+        checkpoint=publish(network().net.state_dict(), tmp_path / "checkpoint.pth"),
+        classes=name_classes(tmp_path),
+        output=tmp_path / "a.mar",
+        data_path=class_folders,
+        faithfulness_images=0,
+        runtime="openvino",
+        parity_images=8,
+    )
+    pack(config)
+    found = archive.read(tmp_path / "a.mar")
+    figures = found.card["runtime"]["openvino"]["fp32"]
+    assert (figures["images"], figures["agreement"], figures["refused"]) == (8, 1.0, None)
+    assert figures["map_cosine_p1"] > 0.9999
+    assert found.card["faithfulness"] is None
+    assert found.config["runtime"]["methods"] == [found.info().methods[0].name]
+    assert "fp32: the same class for 100.0% of 8 images" in capsys.readouterr().out
+
+
+def test_a_graph_needs_validation_images(tmp_path: Path) -> None:
+    config = ArchiveConfig(
+        checkpoint=publish(network().net.state_dict(), tmp_path / "checkpoint.pth"),
+        classes=name_classes(tmp_path),
+        output=tmp_path / "a.mar",
+        runtime="openvino",
+    )
+    with pytest.raises(DataError, match="measured on validation images; name the data by --data_path"):
+        pack(config)
+    assert not config.output.exists()
+    with pytest.raises(OptionInvalid, match="runtime is 'tpu'; choose torch or openvino"):
+        dataclasses.replace(config, runtime="tpu")
 
 
 def test_network_told_by_its_shapes(tmp_path: Path) -> None:
