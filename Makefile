@@ -71,15 +71,17 @@ generate: setup  ## stubs from protos/
 
 deploy-tools: setup $(TOOLS)/.ready  ## what checks deploy/: kubectl, schemas, hadolint, checkov, Debian's Prometheus
 
-# checkov brings half a world: it has an environment of its own.
+# checkov brings half a world: it has an environment of its own. apt's lists are our own, too: no root, and none need be there.
 $(TOOLS)/.ready: deploy/tools.lock Makefile
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(TOOLS)/env
 	@$(BIN)/uv pip install --quiet --python $(TOOLS)/env/bin/python --require-hashes -r deploy/tools.lock
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(TOOLS)/checkov
 	@$(BIN)/uv pip install --quiet --python $(TOOLS)/checkov/bin/python checkov==$(CHECKOV)
 	@if command -v apt-get > /dev/null && command -v dpkg > /dev/null; then \
-	  cd $(TOOLS) && rm -rf debian *.deb && apt-get download -qq prometheus 2> apt.log && dpkg -x prometheus_*.deb debian && rm -f *.deb \
-	  || { cat apt.log; echo "deploy-tools: no Prometheus: apt-get download failed; is there a list of packages (apt-get update)?"; exit 1; }; \
+	  cd $(TOOLS) && rm -rf debian apt *.deb && mkdir -p apt/lists/partial apt/cache/archives/partial && \
+	  own="-qq -o Dir::State::Lists=$$PWD/apt/lists -o Dir::Cache=$$PWD/apt/cache -o APT::Sandbox::User=" && \
+	  apt-get $$own update > apt.log 2>&1 && apt-get $$own download prometheus >> apt.log 2>&1 && dpkg -x prometheus_*.deb debian && rm -rf apt *.deb \
+	  || { cat apt.log; echo "deploy-tools: no Prometheus: Debian's archive was not reached"; exit 1; }; \
 	else echo "deploy-tools: no Prometheus: this is no Debian; put prometheus and promtool into $(TOOLS)/debian/usr/bin"; fi
 	@touch $@
 
