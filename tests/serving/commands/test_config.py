@@ -77,7 +77,7 @@ def test_defaults_are_the_settings_own(started: list[tuple[Any, ...]]) -> None:
     assert main(["serve", "--backend_address", "h:1"]) == 0
     assert started == [
         (Path("m"), FacadeSettings(), {"torchserve": TorchServeOptions()}),
-        ("h:1", None, FacadeSettings(), {}),
+        ("h:1", None, FacadeSettings(), {"models": None, "workers": 1}),
     ]
 
 
@@ -91,7 +91,10 @@ def test_a_few_lines_suffice_and_null_undoes(tmp_path: Path, started: list[tuple
     file = tmp_path / "options.yaml"
     file.write_text("backend_address: h:1\nmanagement_address: null\nlimits: {max_steps: 7}\nreflection: yes\n")
     assert main(["serve", "--config", str(file)]) == 0
-    assert started == [("h:1", None, FacadeSettings(limits=RequestLimits(max_steps=7)), {})]
+    facade = FacadeSettings(limits=RequestLimits(max_steps=7))
+    assert started == [("h:1", None, facade, {"models": None, "workers": 1})]
+    assert main(["serve", "--config", str(file), "--models", "store", "--workers", "2"]) == 0
+    assert started[1] == ("h:1", None, facade, {"models": Path("store"), "workers": 2})
 
 
 @pytest.mark.parametrize(
