@@ -52,6 +52,8 @@ DEFAULTS = ExplainOptions()
 class Attributed:
     """Predictions and maps of one call."""
 
+    logits: NDArray[np.float32]
+    """(images, classes)."""
     probabilities: NDArray[np.float32]
     """(images, classes); rows sum to 1."""
     maps: list[tuple[AttributionMap, ...]]
@@ -115,6 +117,7 @@ def attribute(
         _check_finite(made, chosen.name)
         drops = _deletion_drops(classifier, usable, made) if options.deletion else None
     return Attributed(
+        logits=made.logits.float().detach().cpu().numpy(),
         probabilities=made.logits.float().softmax(dim=1).cpu().numpy(),
         maps=[
             tuple(

@@ -14,10 +14,10 @@ from saaa.work import AttributionMap, ExplainOptions, WorkItem
 
 @dataclass(frozen=True, kw_only=True)
 class Explanations:
-    """Predictions and maps of one call."""
+    """Logits and maps of one call."""
 
-    probabilities: NDArray[np.float32]
-    """(images, classes); rows sum to 1."""
+    logits: NDArray[np.float32]
+    """(images, classes)."""
     maps: Sequence[tuple[AttributionMap, ...]]
     """One tuple an image, one map a target, in the order asked for."""
 

@@ -84,7 +84,7 @@ class ClassifierRunner:
             made = self._reference().explain(batch.pixels, batch.items, batch.explain)
         return [
             ItemResult(probabilities=row, maps=entries)
-            for row, entries in zip(made.probabilities, made.maps, strict=True)
+            for row, entries in zip(softmax(made.logits), made.maps, strict=True)
         ]
 
     def _distrust(self) -> None:
@@ -104,5 +104,5 @@ def _removes_objects(options: ExplainOptions) -> bool:
 
 
 def _finite(made: Explanations) -> bool:
-    arrays = [made.probabilities, *(entry.values for entries in made.maps for entry in entries)]
+    arrays = [made.logits, *(entry.values for entries in made.maps for entry in entries)]
     return all(np.isfinite(array).all() for array in arrays)

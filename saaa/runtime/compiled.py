@@ -15,7 +15,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from saaa.runtime.base import Explanations, softmax
+from saaa.runtime.base import Explanations
 from saaa.runtime.blobs import Blobs
 from saaa.runtime.graph import CLASSES_AT_ONCE, LOGITS, PIXELS, Graph, class_of, logits_of, map_of, target_of
 from saaa.runtime.options import BF16, FP32
@@ -80,7 +80,7 @@ class OpenVinoClassifier:
                 first = row
             logits.append(first)
             maps.append(tuple(entries))
-        return Explanations(probabilities=softmax(np.concatenate(logits)), maps=maps)
+        return Explanations(logits=np.concatenate(logits), maps=maps)
 
     def _rounds(
         self, image: NDArray[np.uint8], targets: tuple[int, ...], method: str

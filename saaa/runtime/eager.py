@@ -67,4 +67,4 @@ class TorchClassifier:
                 tuple(replace(entry, effects=effect) for entry, effect in zip(*image, strict=True))
                 for image in zip(maps, effects, strict=True)
             ]
-        return Explanations(probabilities=made.probabilities, maps=maps)
+        return Explanations(logits=made.logits, maps=maps)

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from saaa.errors import ArchiveError
-from saaa.runtime.base import Explanations, softmax
+from saaa.runtime.base import Explanations
 from saaa.runtime.parity import Parity, Reference, measure
 from saaa.work import AttributionMap, ExplainOptions, WorkItem
 
@@ -38,7 +38,7 @@ class Told:
             (AttributionMap(target=item.targets[0], method=METHOD, values=self.maps[row]),)
             for row, item in zip(rows, items, strict=True)
         ]
-        return Explanations(probabilities=softmax(self.logits[rows]), maps=maps)
+        return Explanations(logits=self.logits[rows], maps=maps)
 
 
 def answers() -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
