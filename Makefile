@@ -110,7 +110,7 @@ sbom: build/images  ## what is in each image, as CycloneDX: build/sbom/*.json
 	  --output-format JSON --output-file build/sbom/$$name.json || exit 1; done
 
 lock:  ## resolve requirements.lock anew
-	$(BIN)/uv pip compile --quiet --all-extras --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --upgrade --output-file requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --extra dev --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --upgrade --output-file requirements.lock pyproject.toml
 
 clean:  ## remove what was built, keep .venv
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
