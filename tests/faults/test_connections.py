@@ -21,8 +21,7 @@ from tests.serving.pixel_backend import Caller, PixelBackend, calling, photo, re
 
 PREDICT = [pb.OUTPUT_PREDICTIONS]
 ASKED = pb.AnalyzeRequest(image=photo(), outputs=PREDICT).SerializeToString()
-PLACES = 4
-FEW = SecuritySettings(max_calls=PLACES)
+FEW = SecuritySettings(max_calls=4)
 
 
 async def answered(caller: Caller) -> None:
@@ -35,10 +34,11 @@ async def answered(caller: Caller) -> None:
             await asyncio.sleep(0.05)
 
 
-async def full(caller: Caller) -> None:
-    """Wait until all places are taken."""
+async def filled(caller: Caller, one: Rude, method: str, begun: bytes) -> None:
+    """Begin calls until all places are taken: a single round could lose one to the caller who looks."""
     async with asyncio.timeout(60):
         while True:
+            await one.send(frame(DATA, 0, await one.call(method), begun))
             with contextlib.suppress(AssertionError, pytest.fail.Exception):
                 assert (await refusal(caller.analyze(outputs=PREDICT))).reason == "SERVICE_FULL"
                 return
@@ -51,10 +51,7 @@ async def test_messages_that_never_end_hold_their_places_for_a_while_only(begun:
     limits = {"security": FEW, "default_deadline_s": 2.0}
     async with calling(PixelBackend(), **limits) as caller, rude(caller.facade.address) as silent:
         await silent.begin()
-        for _ in range(PLACES):
-            stream = await silent.call(ANALYZE)
-            await silent.send(frame(DATA, 0, stream, grpc_message(ASKED)[:begun]))
-        await full(caller)
+        await filled(caller, silent, ANALYZE, grpc_message(ASKED)[:begun])
         await answered(caller)
 
 
@@ -115,10 +112,7 @@ async def test_a_peer_that_vanished_is_noticed_and_its_streams_end() -> None:
     """Its calls have no deadline, its connection is never closed: only that no PING is answered tells."""
     async with calling(PixelBackend(), security=FEW) as caller, rude(caller.facade.address) as gone:
         await gone.begin()
-        for _ in range(PLACES):
-            stream = await gone.call(STREAM)
-            await gone.send(frame(DATA, 0, stream, grpc_message(item(1).SerializeToString())))
-        await full(caller)
+        await filled(caller, gone, STREAM, grpc_message(item(1).SerializeToString()))
         async with asyncio.timeout(240):
             await gone.closed()
         await answered(caller)
