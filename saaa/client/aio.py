@@ -34,6 +34,8 @@ from saaa.v1 import analysis_pb2 as pb
 from saaa.v1.analysis_pb2_grpc import AnalysisServiceStub
 from saaa.v1.feedback_pb2_grpc import FeedbackServiceStub
 
+_ACCEPTED = ("accepted", "1")
+"""Of the initial metadata of a call that sends many messages and was let in (analysis.proto)."""
 _STATUS_LOST = "Internal error from Core"
 """What grpc.aio puts in the place of a call's status when the call ends while a message is being written."""
 _STREAM_ENDED = "the service ended the call while something was being sent, and gRPC did not keep its reason"
@@ -74,8 +76,7 @@ class AsyncClient:
         # Reading the picture from disk must not hold up the loop.
         request = await asyncio.to_thread(analyze_request, image, graph, options)
         if must_upload(request):
-            pieces = await asyncio.to_thread(upload_pieces, request)
-            response = (await self._call(self._stub.AnalyzeUpload, pieces, timeout)).response
+            response = await self._upload(request, timeout)
         else:
             response = await self._call(self._stub.Analyze, request, timeout)
         return convert.analysis(response)
@@ -100,6 +101,8 @@ class AsyncClient:
         end = time.monotonic() + timeout
 
         async def requests() -> AsyncIterator[pb.AnalyzeStreamRequest]:
+            if not await _accepted(stream):
+                return
             try:
                 async for item in _each(items):
                     if (request := await asyncio.to_thread(exchange.ask, item)) is not None:
@@ -185,12 +188,37 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
+    async def _upload(self, request: pb.AnalyzeRequest, timeout: float | None) -> pb.AnalyzeResponse:
+        pieces = await asyncio.to_thread(upload_pieces, request)
+
+        async def paced() -> AsyncIterator[pb.AnalyzeUploadRequest]:
+            yield next(pieces)
+            if await _accepted(call):
+                for piece in pieces:
+                    yield piece
+
+        call = self._begin(self._stub.AnalyzeUpload, paced(), timeout)
+        response: pb.AnalyzeUploadResponse = await _result(call)
+        return response.response
+
     async def _call(self, method: Any, request: Any, timeout: float | None, **options: Any) -> Any:
+        return await _result(self._begin(method, request, timeout, **options))
+
+    def _begin(self, method: Any, request: Any, timeout: float | None, **options: Any) -> Any:
         seconds = self._timeout if timeout is None else positive(timeout)
-        try:
-            return await method(request, timeout=seconds, metadata=self._bearer.metadata(), **options)
-        except grpc.RpcError as error:
-            raise _failed(error) from error
+        return method(request, timeout=seconds, metadata=self._bearer.metadata(), **options)
+
+
+async def _accepted(call: Any) -> bool:
+    """Wait until the call is let in or refused: what is written to a refused one makes grpc.aio forget the reason."""
+    return _ACCEPTED in tuple(await call.initial_metadata())
+
+
+async def _result(call: Any) -> Any:
+    try:
+        return await call
+    except grpc.RpcError as error:
+        raise _failed(error) from error
 
 
 def _failed(error: grpc.RpcError) -> RpcFailed:

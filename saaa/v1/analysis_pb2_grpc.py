@@ -79,7 +79,8 @@ class AnalysisServiceServicer:
         """AnalyzeStream answers many images on one call, each as soon as it is done and so in any order. It reads no further while
         Limits.max_stream_in_flight items are at work or wait to be taken, so that neither side needs more memory than that. An
         item that fails is answered with its error and the stream goes on. A full lane is waited for, as long as the call's
-        deadline allows; a call without a deadline may stay open as long as it likes.
+        deadline allows; a call without a deadline may stay open as long as it likes. A call that is let in is told so at once, by
+        initial metadata with accepted: 1.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +88,8 @@ class AnalysisServiceServicer:
 
     def AnalyzeUpload(self, request_iterator, context):
         """AnalyzeUpload answers one image of up to Limits.max_upload_bytes, sent in pieces: for images that do not fit into one
-        message. Size and digest are checked before anything else is done. Errors as in Analyze.
+        message. Size and digest are checked before anything else is done. When the header is right and its turn has come, the
+        initial metadata is sent with accepted: 1; a client that waits for it sends no chunk in vain. Errors as in Analyze.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -11,6 +12,7 @@ import grpc
 from saaa.v1 import analysis_pb2 as pb
 from saaa.v1 import analysis_pb2_grpc
 from serving.analysis.analysis import Analysis
+from serving.contract.accepting import accept
 from serving.contract.convert import read_analyze_request, write_analysis, write_limits, write_model
 from serving.contract.stream import answer_stream
 from serving.contract.upload import Uploads
@@ -60,7 +62,8 @@ class AnalysisService(analysis_pb2_grpc.AnalysisServiceServicer):
     ) -> pb.AnalyzeUploadResponse:
         """One image in pieces."""
         timeout, limits = self._settings.timeout, self._settings.limits
-        async with self._uploads.take(requests, timeout(context.time_remaining())) as (header, image):
+        time_left = timeout(context.time_remaining())
+        async with self._uploads.take(requests, time_left, partial(accept, context)) as (header, image):
             asked = read_analyze_request(header.request, limits, request_id=_request_id(), uploaded=image)
             result = await self._analysis.analyze(asked, timeout(context.time_remaining()))
         return pb.AnalyzeUploadResponse(response=write_analysis(result))

@@ -11,6 +11,7 @@ import grpc
 from saaa.errors import BackendUnavailable, LaneFull, SaaaError
 from saaa.v1 import analysis_pb2 as pb
 from serving.analysis.analysis import Analysis
+from serving.contract.accepting import accept
 from serving.contract.convert import read_analyze_request, write_analysis
 from serving.errors import to_status, unforeseen
 from serving.settings import FacadeSettings
@@ -44,6 +45,7 @@ async def answer_stream(
         BackendUnavailable: the service stops. All items that were read have their answers; others may be left.
         InvalidInput: a message is of another type; the items before it have their answers.
     """
+    await accept(context)
     places = asyncio.Semaphore(settings.limits.max_stream_in_flight)
     # gRPC takes one message of a call at a time.
     writing = asyncio.Lock()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from saaa.errors import DeadlineExceeded, ImageRejected, OptionInvalid, UploadInvalid
 from saaa.v1 import analysis_pb2 as pb
@@ -30,13 +30,17 @@ class Uploads:
 
     @contextlib.asynccontextmanager
     async def take(
-        self, pieces: AsyncIterator[pb.AnalyzeUploadRequest], timeout: float
+        self,
+        pieces: AsyncIterator[pb.AnalyzeUploadRequest],
+        timeout: float,
+        accept: Callable[[], Awaitable[None]],
     ) -> AsyncIterator[tuple[pb.UploadHeader, bytes]]:
         """Read one upload to its end; its place is given back when the context is left, and the image with it.
 
         Args:
             pieces: the header, then the chunks.
             timeout: seconds until it must be there.
+            accept: awaited when the header is right and there is a place; tells the client to send the chunks.
 
         Yields:
             The header and the image's bytes, of the header's size and digest.
@@ -53,6 +57,7 @@ class Uploads:
                         raise UploadInvalid("The first message must be the header.", field="header")
                     self._check(first.header)
                     await stack.enter_async_context(self._places)
+                    await accept()
                     image = await _collect(pieces, first.header)
             except TimeoutError:
                 text = "The deadline passed before the upload was complete; allow more time."

@@ -18,6 +18,7 @@ from saaa.v1 import analysis_pb2 as pb
 from saaa.v1 import analysis_pb2_grpc
 
 SERVICE = "saaa.v1.AnalysisService"
+ACCEPTED = ("accepted", "1")
 
 
 @dataclass
@@ -40,8 +41,14 @@ class Service(analysis_pb2_grpc.AnalysisServiceServicer):
     uploads: list[tuple[pb.UploadHeader, list[bytes]]] = field(default_factory=list)
 
     def _receive(self, request: Any, context: grpc.ServicerContext) -> None:
+        self._note(request, context)
+        self._let_in(context)
+
+    def _note(self, request: Any, context: grpc.ServicerContext) -> None:
         self.requests.append(request)
         self.time_remaining.append(context.time_remaining())
+
+    def _let_in(self, context: grpc.ServicerContext) -> None:
         context.set_trailing_metadata(self.trailing)
         if self.failures:
             context.abort(self.failures.pop(0), "not now")
@@ -59,9 +66,11 @@ class Service(analysis_pb2_grpc.AnalysisServiceServicer):
         return self.response
 
     def AnalyzeStream(self, requests: Any, context: grpc.ServicerContext) -> Iterator[pb.AnalyzeStreamResponse]:  # noqa: N802
+        self._let_in(context)
+        context.send_initial_metadata((ACCEPTED,))
         held = None
         for item in requests:
-            self._receive(item, context)
+            self._note(item, context)
             answer = pb.AnalyzeStreamResponse(item_id=item.item_id)
             if item.request.image == b"bad":
                 answer.error.code = grpc.StatusCode.INVALID_ARGUMENT.value[0]
@@ -81,6 +90,7 @@ class Service(analysis_pb2_grpc.AnalysisServiceServicer):
     def AnalyzeUpload(self, requests: Any, context: grpc.ServicerContext) -> pb.AnalyzeUploadResponse:  # noqa: N802
         first = next(requests)
         self._receive(first, context)
+        context.send_initial_metadata((ACCEPTED,))
         self.uploads.append((first.header, [piece.chunk for piece in requests]))
         return pb.AnalyzeUploadResponse(response=self.response)
 

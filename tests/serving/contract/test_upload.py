@@ -159,7 +159,7 @@ async def test_more_uploads_than_places_wait_unread(image: bytes) -> None:
                 await go.wait()
 
     async def take(number: int) -> bytes:
-        async with uploads.take(pieces(number), 20) as (_, taken):
+        async with uploads.take(pieces(number), 20, _accept) as (_, taken):
             if number == 0:
                 await answered.wait()
             return taken
@@ -173,6 +173,10 @@ async def test_more_uploads_than_places_wait_unread(image: bytes) -> None:
         assert read[1] == 1
         step.set()
     assert await first == await second == image
+
+
+async def _accept() -> None:
+    pass
 
 
 async def _pieces(messages: Iterable[pb.AnalyzeUploadRequest]) -> AsyncIterator[pb.AnalyzeUploadRequest]:
@@ -195,7 +199,7 @@ def test_what_is_taken_is_what_was_cut(cuts: list[int], size: int) -> None:
 
     async def take() -> bytes | None:
         try:
-            async with Uploads(FacadeSettings()).take(_pieces(pieces), 5) as (_, image):
+            async with Uploads(FacadeSettings()).take(_pieces(pieces), 5, _accept) as (_, image):
                 return image
         except InvalidInput:
             return None
