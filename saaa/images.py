@@ -234,7 +234,7 @@ def _decoded(data: bytes, max_pixels: int, max_bytes: int) -> Image.Image | NDAr
         bits = _grey_bits(image)
         ImageOps.exif_transpose(image, in_place=True)
         if image.mode == "RGB" and not image.has_transparency_data:
-            return image.copy()
+            return image
         return _to_rgb(image, bits)
 
 
