@@ -36,12 +36,15 @@ from serving.telemetry.telemetry import Telemetry
 
 ONE_SIGNAL_S = 1.0
 """Signals of so many seconds count as one."""
+REFUSING_S = 0.1
+"""Seconds for which new calls are refused before gRPC takes none: it ends those that come at that very moment with
+CANCELLED, which nobody sends again."""
 
 
 class Facade:
     """The service on one port, in front of one backend; an async context manager.
 
-    Leaving it says NOT_SERVING, answers as before for `leave_s`, then takes no new calls, reads streams no further,
+    Leaving it says NOT_SERVING, answers as before for `leave_s`, then refuses new calls, reads streams no further,
     lets what is at work finish for `drain_s`, and closes the backend. Cancelled meanwhile, it does not wait any longer.
 
     Args:
@@ -132,6 +135,7 @@ class Facade:
             await asyncio.sleep(self._settings.leave_s)
             if self._stopping is not None and not self._stopping.done():
                 self._stopping.set_result(None)
+            await asyncio.sleep(min(REFUSING_S, self._settings.leave_s))
             if self._server is not None:
                 await self._server.stop(self._settings.drain_s)
         finally:

@@ -1,4 +1,4 @@
-"""Ends the calls that would never end by themselves, so that the service can stop."""
+"""Refuses new calls and ends those that would never end by themselves, so that the service can stop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENDLESS = ("/grpc.health.", "/grpc.reflection.")
 
 
 class StoppingInterceptor(CallInterceptor):
-    """Ends them when the service stops; all other calls finish.
+    """Refuses and ends them when the service stops; all other calls finish.
 
     Args:
         stopping: done when the service stops.
@@ -25,7 +25,9 @@ class StoppingInterceptor(CallInterceptor):
 
     @contextlib.asynccontextmanager
     async def around(self, call: Call) -> AsyncIterator[None]:
-        """Raises `BackendUnavailable` in the middle of such a call."""
+        """Raises `BackendUnavailable` at the begin of any call, and in the middle of an endless one."""
+        if self._stopping.done():
+            raise _stopped()
         task = asyncio.current_task()
         if call.kind == "unary" or not call.method.startswith(ENDLESS) or task is None:
             yield
@@ -41,6 +43,10 @@ class StoppingInterceptor(CallInterceptor):
             if not self._stopping.done():
                 raise
             task.uncancel()
-            raise BackendUnavailable("The service is stopping; ask another one.") from None
+            raise _stopped() from None
         finally:
             self._stopping.remove_done_callback(end)
+
+
+def _stopped() -> BackendUnavailable:
+    return BackendUnavailable("The service is stopping; ask another one.")

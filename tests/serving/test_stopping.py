@@ -121,7 +121,9 @@ async def test_new_calls_are_answered_until_those_who_watch_its_health_have_left
         await asyncio.sleep(0)
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await ask_on()
+        # Refused with a status that clients send again elsewhere, not cut off by gRPC.
         assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "stopping" in str(failure.value.details())
         assert answered
         assert await stopping >= 1
 
