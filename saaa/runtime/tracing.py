@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._decomp import core_aten_decompositions, get_decompositions
+from torch.func import functionalize
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -56,13 +57,10 @@ def trace(classifier: Classifier, methods: Sequence[str] = (AUTO_METHOD,)) -> Gr
     arguments = (pixels, *[torch.full((1,), -1) for _ in range(CLASSES_AT_ONCE)])
     try:
         with frozen(classifier), _out_of_place(classifier), sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-            recorded = make_fx(function, decomposition_table=_table())(*arguments)
-            _fold_transposes(recorded)
-            exported = torch.export.export(recorded, arguments, strict=False)
-        # Not openvino.convert_model: it may tell its makers that it was called.
+            recorded = _record(function, arguments)
+        # Not openvino.convert_model: it may tell its makers that it was called, and would record all of it twice more.
         frontend = FrontEndManager().load_by_framework("pytorch")
-        with _unheard():
-            decoder = TorchFXPythonDecoder.from_exported_program(exported, dynamic_shapes=False)
+        decoder = TorchFXPythonDecoder(recorded)
         model = frontend.convert(frontend.load(decoder))  # the decoder must outlive it
         inputs = [PIXELS, *map(target_of, range(CLASSES_AT_ONCE))]
         shapes = {
@@ -76,7 +74,7 @@ def trace(classifier: Classifier, methods: Sequence[str] = (AUTO_METHOD,)) -> Gr
         _log.debug("tracing failed", exc_info=error)
         raise NotTraceable(
             f"{classifier.config.architecture} with {', '.join(m.name for m in chosen)} cannot be made one graph: "
-            f"{_first_line(error)}"
+            f"{_reason(error)}"
         ) from error
     model.set_friendly_name(classifier.config.architecture)
     _rename(model, inputs, outputs)
@@ -128,6 +126,15 @@ def _function(
         for turn in range(CLASSES_AT_ONCE):
             names += [class_of(method.name, turn), map_of(method.name, turn)]
     return joint, names
+
+
+def _record(function: Callable[..., tuple[Tensor, ...]], arguments: tuple[Tensor, ...]) -> GraphModule:
+    """Forward and backward as one list of operations, each with a converter, none of which overwrites anything."""
+    taken_apart = make_fx(function, decomposition_table=_table())(*arguments)
+    recorded: GraphModule = make_fx(functionalize(taken_apart))(*arguments)
+    _fold_transposes(recorded)
+    recorded.graph.eliminate_dead_code()
+    return recorded
 
 
 def _fold_transposes(recorded: GraphModule) -> None:
@@ -250,21 +257,6 @@ def _out_of_place(net: nn.Module) -> Iterator[None]:
             layer.inplace = True
 
 
-@contextmanager
-def _unheard() -> Iterator[None]:
-    """Drop what openvino tells the root logger of operations that this torch does not have."""
-
-    def drop(record: logging.LogRecord) -> bool:
-        return "not found in decomp table" not in record.msg
-
-    root = logging.getLogger()
-    root.addFilter(drop)
-    try:
-        yield
-    finally:
-        root.removeFilter(drop)
-
-
 def _rename(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
     """Name what goes in and comes out, and number everything else, so that equal graphs are equal bytes."""
     for number, operation in enumerate(model.get_ordered_ops()):
@@ -279,7 +271,9 @@ def _rename(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         port.get_tensor().add_names({name})
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = next((line for line in lines if not line.startswith("Exception from")), lines[0] if lines else "")
-    return said[:300] or type(error).__name__
+def _reason(error: Exception) -> str:
+    """The line that names the operations for which openvino has no converter, else the first that tells something."""
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
+    naming = [line for line in lines if line.startswith("No conversion rule")]
+    telling = [line for line in lines if not line.startswith(("Exception from", "Check "))]
+    return next(iter(naming + telling + lines), type(error).__name__)[:300]

@@ -19,7 +19,7 @@ from saaa.runtime.choice import choose
 from saaa.runtime.executor import Executor
 from saaa.runtime.options import RuntimeOptions
 from saaa.work import ExplainOptions, ItemResult, Work, WorkBatch, WorkItem
-from tests.saaa.attribution.networks import network
+from tests.saaa.attribution.networks import network, tiny
 
 pytest.importorskip("openvino", reason="needs the extra openvino")
 
@@ -196,13 +196,20 @@ def test_a_graph_that_answers_otherwise_is_not_used(vit: Path) -> None:
 
 def test_what_is_not_finite_is_computed_again(vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = Executor.open(vit, threads=1, runtime=RuntimeOptions())
-    real = compiled._run
-    monkeypatch.setattr(
-        compiled, "_run", lambda *a: [np.full_like(x, np.nan) if x.dtype == np.float32 else x for x in real(*a)]
-    )
     reference = Executor.open(vit, threads=1, runtime=TORCH)
+    real = compiled._run
+    second = batch(Work.PREDICT, ITEMS).pixels[1]
+
+    def run(request: Any, inputs: dict[str, Any], outputs: Any) -> list[Any]:
+        made = real(request, inputs, outputs)
+        wrong = (inputs["pixels"][0] == second).all()
+        return [np.full_like(array, np.nan) if wrong and array.dtype == np.float32 else array for array in made]
+
+    monkeypatch.setattr(compiled, "_run", run)
     for work in (Work.PREDICT, Work.EXPLAIN):
-        assert_close(executor.run(batch(work, ITEMS)), reference.run(batch(work, ITEMS)))
+        made = executor.run(batch(work, ITEMS))
+        assert_close(made, reference.run(batch(work, ITEMS)))
+        assert [result.recomputed for result in made] == [False, True, False, False]
 
 
 def test_archives_with_and_without_a_graph(vit: Path, tmp_path: Path) -> None:
@@ -220,6 +227,11 @@ def test_archives_with_and_without_a_graph(vit: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_traced_is_refused_by_name() -> None:
     with pytest.raises(NotTraceable, match="'occlusion' of test_vit is not one forward and one backward"):
         trace(network("vit_token"), ("occlusion",))
+    # Its gradient is a digamma, which has no converter.
+    with pytest.raises(NotTraceable, match=r"with gradient_x_input cannot be made one graph: .*aten\.digamma"):
+        trace(tiny(torch.lgamma), ("gradient_x_input",))
+    with pytest.raises(NotTraceable, match="cannot be made one graph: "):
+        trace(tiny(lambda x: x * float(x.sum())), ("gradient_x_input",))
 
 
 @pytest.mark.parametrize(
