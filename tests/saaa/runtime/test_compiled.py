@@ -146,7 +146,7 @@ def test_blobs_are_used_and_damaged_ones_are_not(vit: Path, tmp_path: Path, monk
     )
     assert_close(Executor.open(vit, threads=1, runtime=options).run(request), first, rtol=0)
     assert cuts == []
-    for blob in tmp_path.iterdir():
+    for blob in tmp_path.rglob("*.blob"):
         blob.write_bytes(blob.read_bytes()[:-1] + b"?")
     assert_close(Executor.open(vit, threads=1, runtime=options).run(request), first, rtol=0)
     assert cuts
