@@ -27,7 +27,7 @@ from saaa.runtime import compiled
 from saaa.runtime.compiling import add_graph
 from saaa.runtime.graph import Graph
 from saaa.runtime.parity import Reference
-from saaa.runtime.tracing import convolution_backward, slice_backward, trace
+from saaa.runtime.tracing import trace
 
 TORCH = RuntimeOptions(runtime="torch")
 METHODS = ("layer_lrp", "gradient_x_input")
@@ -232,41 +232,3 @@ def test_what_cannot_be_traced_is_refused_by_name() -> None:
         trace(tiny(torch.lgamma), ("gradient_x_input",))
     with pytest.raises(NotTraceable, match="cannot be made one graph: "):
         trace(tiny(lambda x: x * float(x.sum())), ("gradient_x_input",))
-
-
-@pytest.mark.parametrize(
-    ("inner", "outer", "kernel", "stride", "padding", "groups", "size"),
-    [
-        (3, 5, 4, 4, 0, 1, 18),
-        (4, 6, 3, 1, 1, 2, 9),
-        (4, 4, 3, 2, 1, 4, 9),
-        (3, 2, 1, 1, 0, 1, 5),
-        (2, 3, 3, 2, 0, 1, 8),
-    ],
-)
-def test_the_gradient_of_a_convolution(
-    inner: int, outer: int, kernel: int, stride: int, padding: int, groups: int, size: int
-) -> None:
-    torch.manual_seed(0)
-    inputs = torch.randn(2, inner, size, size, dtype=torch.double, requires_grad=True)
-    weight = torch.randn(outer, inner // groups, kernel, kernel, dtype=torch.double)
-    made = torch.conv2d(inputs, weight, stride=stride, padding=padding, groups=groups)
-    gradient = torch.randn_like(made)
-    (wanted,) = torch.autograd.grad(made, inputs, gradient)
-    pairs = [[value, value] for value in (stride, padding, 1, 0)]
-    found = convolution_backward(
-        gradient, inputs, weight, None, *pairs[:3], False, pairs[3], groups, [True, False, False]
-    )[0]
-    torch.testing.assert_close(found, wanted)
-    with pytest.raises(NotTraceable):
-        convolution_backward(gradient, inputs, weight, None, *pairs[:3], True, pairs[3], groups, [True, False, False])
-
-
-def test_the_gradient_of_a_slice() -> None:
-    inputs = torch.randn(2, 7, 3, requires_grad=True)
-    for dim, start, end in ((1, 2, 5), (1, -3, 2**63 - 1), (-1, 0, 1), (0, 1, 9)):
-        made = torch.ops.aten.slice.Tensor(inputs, dim, start, end)
-        (wanted,) = torch.autograd.grad(made.square().sum(), inputs)
-        assert slice_backward(2 * made, list(inputs.shape), dim, start, end, 1).equal(wanted)
-    with pytest.raises(NotTraceable):
-        slice_backward(inputs, [2, 7, 3], 1, 0, 7, 2)
