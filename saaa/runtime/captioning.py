@@ -15,8 +15,9 @@ from saaa.models.guided import GuidedCaptioner, check_options
 from saaa.models.seen import Seen
 from saaa.runtime.executor import item_error
 from saaa.runtime.lean import hold_threads, torch_engine
+from saaa.runtime.options import FP32, TORCH
 from saaa.scene_graph import RoleGraph
-from saaa.work import CaptionResult, ItemResult, Work, WorkBatch, WorkItem
+from saaa.work import CaptionResult, Execution, ItemResult, Work, WorkBatch, WorkItem
 
 _BOX_SLACK = 1e-2
 """Pixels that rounding may push a box beyond the input."""
@@ -28,6 +29,7 @@ class CaptionerRunner:
     works: tuple[Work, ...] = (Work.CAPTION,)
 
     engine = torch_engine()
+    execution = Execution(runtime=TORCH, precision=FP32)
 
     def __init__(self, archive: Archive, threads: int | None) -> None:
         self._threads = threads

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,8 +13,6 @@ from saaa.runtime.fingerprint import processor
 from saaa.runtime.graph import Graph, allowed_precisions
 from saaa.runtime.options import AUTO, BF16, FP32, OPENVINO, TORCH, RuntimeOptions
 from saaa.runtime.parity import Reference, measure
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +28,7 @@ class Choice:
 def choose(archive: Archive, options: RuntimeOptions, threads: int | None) -> Choice:
     """Compile the archive's graph and repeat the check against the eager model's answers that the archive keeps.
 
-    Never raises: what fails is refused, with the reason in `Choice.refused` and in the log.
+    Never raises: what fails is refused, with the reason in `Choice.refused`.
 
     Args:
         archive: of a classifier.
@@ -49,10 +46,7 @@ def choose(archive: Archive, options: RuntimeOptions, threads: int | None) -> Ch
     except Exception as error:
         compiled = None
         reasons.append(_said(error))
-    refused = "; ".join(reasons)
-    if refused:
-        _log.warning("%s %s: %s: %s", archive.name, archive.version, compiled.name if compiled else TORCH, refused)
-    return Choice(compiled=compiled, refused=refused)
+    return Choice(compiled=compiled, refused="; ".join(reasons))
 
 
 def _compiled(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,8 +14,8 @@ from saaa.errors import OptionInvalid
 from saaa.runtime.base import ClassifierRuntime, Explanations, softmax
 from saaa.runtime.choice import choose
 from saaa.runtime.fingerprint import torch_name
-from saaa.runtime.options import RuntimeOptions
-from saaa.work import AUTO_METHOD, REGION_METHOD, ExplainOptions, ItemResult, Work, WorkBatch, WorkItem
+from saaa.runtime.options import FP32, OPENVINO, TORCH, RuntimeOptions
+from saaa.work import AUTO_METHOD, REGION_METHOD, Execution, ExplainOptions, ItemResult, Work, WorkBatch, WorkItem
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +37,11 @@ class ClassifierRunner:
         engine = f"{self._compiled.name}, {torch_name()}" if self._compiled is not None else self._reference().name
         self.engine = f"{engine} (refused {choice.refused})" if choice.refused else engine
         """See `fingerprint`."""
+        self.execution = Execution(
+            runtime=TORCH if self._compiled is None else OPENVINO,
+            precision=FP32 if self._compiled is None else self._compiled.precision,
+            refused=choice.refused,
+        )
 
     @property
     def threads(self) -> int:
@@ -70,26 +76,21 @@ class ClassifierRunner:
                 )
 
     def run(self, batch: WorkBatch) -> list[ItemResult]:
-        """Compute. An answer of the compiled model that is not finite is computed again by the eager one."""
-        if batch.work is Work.PREDICT:
-            logits = (self._compiled or self._reference()).predict(batch.pixels)
-            if self._compiled is not None and not np.isfinite(logits).all():
-                self._distrust()
-                logits = self._reference().predict(batch.pixels)
-            return [ItemResult(probabilities=row) for row in softmax(logits)]
-        compiled = self._compiled if self._compiled is not None and self._compiled.explains(batch.explain) else None
-        made = (compiled or self._reference()).explain(batch.pixels, batch.items, batch.explain)
-        if compiled is not None and not _finite(made):
-            self._distrust()
-            made = self._reference().explain(batch.pixels, batch.items, batch.explain)
-        return [
-            ItemResult(probabilities=row, maps=entries)
-            for row, entries in zip(softmax(made.logits), made.maps, strict=True)
-        ]
-
-    def _distrust(self) -> None:
-        assert self._compiled is not None
-        _log.warning("%s: %s gave what is not finite; torch computes it again", self._archive.name, self._compiled.name)
+        """Compute. What the compiled model answers with no finite number is computed again by the eager one."""
+        compiled = self._compiled
+        if compiled is None or (batch.work is Work.EXPLAIN and not compiled.explains(batch.explain)):
+            return _results(_ask(self._reference(), batch))
+        made = _ask(compiled, batch)
+        results = _results(made)
+        wrong = [row for row in range(len(results)) if not _finite(made, row)]
+        if wrong:
+            _log.warning(
+                "%s: %d answers of %s are not finite; torch computes them again", batch.model, len(wrong), compiled.name
+            )
+            again = replace(batch, pixels=batch.pixels[wrong], items=tuple(batch.items[row] for row in wrong))
+            for row, result in zip(wrong, _results(_ask(self._reference(), again)), strict=True):
+                results[row] = replace(result, recomputed=True)
+        return results
 
     def _reference(self) -> ClassifierRuntime:
         if self._torch is None:
@@ -103,6 +104,19 @@ def _removes_objects(options: ExplainOptions) -> bool:
     return options.effects or options.method == REGION_METHOD
 
 
-def _finite(made: Explanations) -> bool:
-    arrays = [made.logits, *(entry.values for entries in made.maps for entry in entries)]
-    return all(np.isfinite(array).all() for array in arrays)
+def _ask(runtime: ClassifierRuntime, batch: WorkBatch) -> Explanations:
+    if batch.work is Work.PREDICT:
+        return Explanations(logits=runtime.predict(batch.pixels), maps=[()] * len(batch.items))
+    return runtime.explain(batch.pixels, batch.items, batch.explain)
+
+
+def _results(made: Explanations) -> list[ItemResult]:
+    return [
+        ItemResult(probabilities=row, maps=entries)
+        for row, entries in zip(softmax(made.logits), made.maps, strict=True)
+    ]
+
+
+def _finite(made: Explanations, row: int) -> bool:
+    """Of the logits: a probability hides one that is minus infinity."""
+    return all(np.isfinite(array).all() for array in (made.logits[row], *(entry.values for entry in made.maps[row])))

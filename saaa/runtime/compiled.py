@@ -45,6 +45,7 @@ class OpenVinoClassifier:
         self, graph: Graph, *, default: str, precision: str, threads: int | None = None, blobs: Blobs | None = None
     ) -> None:
         self.name = f"openvino {VERSION} {precision}"
+        self.precision = precision
         self._graph = graph
         self._default = default
         self._blobs = blobs

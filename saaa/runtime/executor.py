@@ -20,7 +20,17 @@ from saaa.errors import InvalidInput, OptionInvalid, SaaaError
 from saaa.runtime.fingerprint import fingerprint
 from saaa.runtime.options import RuntimeOptions
 from saaa.scene_graph import RoleGraph
-from saaa.work import CaptionOptions, ItemError, ItemResult, ModelInfo, ModelKind, Work, WorkBatch, WorkItem
+from saaa.work import (
+    CaptionOptions,
+    Execution,
+    ItemError,
+    ItemResult,
+    ModelInfo,
+    ModelKind,
+    Work,
+    WorkBatch,
+    WorkItem,
+)
 
 _INTERNAL = "INTERNAL"
 _log = logging.getLogger(__name__)
@@ -32,6 +42,7 @@ class _Runner(Protocol):
     works: tuple[Work, ...]
     engine: str
     """What computes, as in `fingerprint`."""
+    execution: Execution
 
     @property
     def threads(self) -> int:
@@ -70,7 +81,7 @@ class Executor:
         else:
             self._runner = _captioning(archive, threads)
         told = fingerprint(self._runner.engine, self._runner.threads)
-        self.info: ModelInfo = dataclasses.replace(archive.info(), runtime=told)
+        self.info: ModelInfo = dataclasses.replace(archive.info(), runtime=told, execution=self._runner.execution)
         """What the model says of itself."""
 
     @classmethod

@@ -2,7 +2,7 @@
 
 The graph is recorded while the eager methods of `saaa.attribution` run, forward and backward, so nothing of their
 mathematics is written a second time. Fused attention is off meanwhile, and what OpenVINO cannot convert is taken apart
-into basic operations: layer norm, and the gradient of a convolution with respect to its input.
+into basic operations: layer norm, and the gradients of `saaa.runtime.gradients`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._decomp import core_aten_decompositions, get_decompositions
+from torch.func import functionalize
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -25,6 +26,7 @@ from saaa.attribution.base import GradientMethod, frozen
 from saaa.attribution.registry import METHODS
 from saaa.errors import NotTraceable
 from saaa.models.classifier import Classifier
+from saaa.runtime.gradients import GRADIENTS
 from saaa.runtime.graph import CLASSES_AT_ONCE, LOGITS, PIXELS, Graph, class_of, logits_of, map_of, target_of
 from saaa.work import AUTO_METHOD, ExplainOptions
 
@@ -56,13 +58,10 @@ def trace(classifier: Classifier, methods: Sequence[str] = (AUTO_METHOD,)) -> Gr
     arguments = (pixels, *[torch.full((1,), -1) for _ in range(CLASSES_AT_ONCE)])
     try:
         with frozen(classifier), _out_of_place(classifier), sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-            recorded = make_fx(function, decomposition_table=_table())(*arguments)
-            _fold_transposes(recorded)
-            exported = torch.export.export(recorded, arguments, strict=False)
-        # Not openvino.convert_model: it may tell its makers that it was called.
+            recorded = _record(function, arguments)
+        # Not openvino.convert_model: it may tell its makers that it was called, and would record all of it twice more.
         frontend = FrontEndManager().load_by_framework("pytorch")
-        with _unheard():
-            decoder = TorchFXPythonDecoder.from_exported_program(exported, dynamic_shapes=False)
+        decoder = TorchFXPythonDecoder(recorded)
         model = frontend.convert(frontend.load(decoder))  # the decoder must outlive it
         inputs = [PIXELS, *map(target_of, range(CLASSES_AT_ONCE))]
         shapes = {
@@ -76,7 +75,7 @@ def trace(classifier: Classifier, methods: Sequence[str] = (AUTO_METHOD,)) -> Gr
         _log.debug("tracing failed", exc_info=error)
         raise NotTraceable(
             f"{classifier.config.architecture} with {', '.join(m.name for m in chosen)} cannot be made one graph: "
-            f"{_first_line(error)}"
+            f"{_reason(error)}"
         ) from error
     model.set_friendly_name(classifier.config.architecture)
     _rename(model, inputs, outputs)
@@ -130,6 +129,15 @@ def _function(
     return joint, names
 
 
+def _record(function: Callable[..., tuple[Tensor, ...]], arguments: tuple[Tensor, ...]) -> GraphModule:
+    """Forward and backward as one list of operations, each with a converter, none of which overwrites anything."""
+    taken_apart = make_fx(function, decomposition_table=_table())(*arguments)
+    recorded: GraphModule = make_fx(functionalize(taken_apart))(*arguments)
+    _fold_transposes(recorded)
+    recorded.graph.eliminate_dead_code()
+    return recorded
+
+
 def _fold_transposes(recorded: GraphModule) -> None:
     """Store square weights that are used transposed as what they are used as.
 
@@ -155,86 +163,7 @@ def _table() -> dict[Any, Any]:
     table: dict[Any, Any] = dict(core_aten_decompositions())
     more = (_aten.native_layer_norm, _aten.native_batch_norm, _aten.native_batch_norm_backward, _aten.gelu)
     table.update(get_decompositions(more))
-    table[_aten.convolution_backward.default] = convolution_backward
-    table[_aten.select_backward.default] = select_backward
-    table[_aten.slice_backward.default] = slice_backward
-    return table
-
-
-def select_backward(gradient: Tensor, input_sizes: list[int], dim: int, index: int) -> Tensor:
-    """The gradient of what was selected from: zeros around it. Arguments are those of `aten.select_backward`."""
-    return slice_backward(gradient.unsqueeze(dim), input_sizes, dim, index, index + 1, 1)
-
-
-def slice_backward(gradient: Tensor, input_sizes: list[int], dim: int, start: int, end: int, step: int) -> Tensor:
-    """The gradient of what was sliced: zeros around it. Arguments are those of `aten.slice_backward`.
-
-    Raises:
-        NotTraceable: a step other than 1.
-    """
-    if step != 1:
-        raise NotTraceable(f"the gradient of a slice with step {step}")
-    dim, size = dim % len(input_sizes), input_sizes[dim]
-    first = start + size if start < 0 else min(start, size)
-    after = size - first - gradient.shape[dim]
-    rim = [0] * (2 * (len(input_sizes) - 1 - dim)) + [first, after]
-    made: Tensor = _aten.constant_pad_nd.default(gradient, rim, 0.0)
-    return made
-
-
-def convolution_backward(
-    gradient: Tensor,
-    inputs: Tensor,
-    weight: Tensor,
-    bias_sizes: Any,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    transposed: bool,
-    output_padding: list[int],
-    groups: int,
-    output_mask: list[bool],
-) -> tuple[Tensor | None, None, None]:
-    """The gradient of a two-dimensional convolution's inputs, in operations that have a converter.
-
-    Arguments and result are those of `aten.convolution_backward`; gradients of weight and bias are not made.
-
-    Raises:
-        NotTraceable: another convolution, or another gradient.
-    """
-    if transposed or weight.ndim != 4 or any(output_mask[1:]):
-        raise NotTraceable("the gradient of a transposed or not two-dimensional convolution, or of its weights")
-    kernel = list(weight.shape[2:])
-    if groups == 1 and stride == kernel and not any(padding) and dilation == [1, 1]:
-        return _of_patches(gradient, inputs, weight), None, None
-    if stride == [1, 1] and all(d * (k - 1) >= p for d, k, p in zip(dilation, kernel, padding, strict=True)):
-        # A convolution again, by the mirrored kernel: faster than a transposed one where there are many groups.
-        outer, inner = weight.shape[:2]
-        mirrored = weight.reshape(groups, outer // groups, inner, *kernel).transpose(1, 2)
-        mirrored = mirrored.reshape(groups * inner, outer // groups, *kernel).flip(2, 3)
-        rim = [d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True)]
-        made = _aten.convolution.default(gradient, mirrored, None, stride, rim, dilation, False, [0, 0], groups)
-        return made, None, None
-    rest = [
-        size - ((count - 1) * s - 2 * p + d * (k - 1) + 1)
-        for size, count, s, p, d, k in zip(
-            inputs.shape[2:], gradient.shape[2:], stride, padding, dilation, kernel, strict=True
-        )
-    ]
-    made = _aten.convolution.default(gradient, weight, None, stride, padding, dilation, True, rest, groups)
-    return made, None, None
-
-
-def _of_patches(gradient: Tensor, inputs: Tensor, weight: Tensor) -> Tensor:
-    """The convolution of a patch embedding is a matrix product: no pixel is in two patches."""
-    images, _, rows, columns = gradient.shape
-    _, channels, height, width = weight.shape
-    flat = gradient.permute(0, 2, 3, 1) @ weight.reshape(len(weight), -1)
-    patches = flat.reshape(images, rows, columns, channels, height, width).permute(0, 3, 1, 4, 2, 5)
-    made = patches.reshape(images, channels, rows * height, columns * width)
-    rim = [inputs.shape[3] - columns * width, inputs.shape[2] - rows * height]  # pixels that fill no patch
-    padded: Tensor = _aten.constant_pad_nd.default(made, [0, rim[0], 0, rim[1]], 0.0)
-    return padded
+    return {**table, **GRADIENTS}
 
 
 @contextmanager
@@ -248,21 +177,6 @@ def _out_of_place(net: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.inplace = True
-
-
-@contextmanager
-def _unheard() -> Iterator[None]:
-    """Drop what openvino tells the root logger of operations that this torch does not have."""
-
-    def drop(record: logging.LogRecord) -> bool:
-        return "not found in decomp table" not in record.msg
-
-    root = logging.getLogger()
-    root.addFilter(drop)
-    try:
-        yield
-    finally:
-        root.removeFilter(drop)
 
 
 def _rename(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
@@ -279,7 +193,9 @@ def _rename(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         port.get_tensor().add_names({name})
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = next((line for line in lines if not line.startswith("Exception from")), lines[0] if lines else "")
-    return said[:300] or type(error).__name__
+def _reason(error: Exception) -> str:
+    """The line that names the operations for which openvino has no converter, else the first that tells something."""
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
+    naming = [line for line in lines if line.startswith("No conversion rule")]
+    telling = [line for line in lines if not line.startswith(("Exception from", "Check "))]
+    return next(iter(naming + telling + lines), type(error).__name__)[:300]
