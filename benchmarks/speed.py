@@ -38,9 +38,10 @@ from torch import nn
 
 from saaa import archive as archives
 from saaa.models.classifier import Classifier, ClassifierConfig
-from saaa.runtime.compiled import OpenVinoClassifier, has_bf16
+from saaa.runtime.compiled import OpenVinoClassifier
 from saaa.runtime.compiling import add_graph
 from saaa.runtime.eager import TorchClassifier
+from saaa.runtime.engine import has_bf16
 from saaa.runtime.graph import Graph
 from saaa.runtime.options import BF16, FP32
 from saaa.work import ExplainOptions, WorkItem

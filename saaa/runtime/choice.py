@@ -1,10 +1,11 @@
-"""Choose what executes a classifier: the compiled graph where it may be had and answers right, torch otherwise."""
+"""Choose what executes a model: the compiled graph where it may be had and answers right, torch otherwise."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from saaa.archive import PARITY, Archive
 from saaa.errors import SaaaError
@@ -18,36 +19,63 @@ from saaa.runtime.parity import Reference, measure
 _log = logging.getLogger(__name__)
 
 
+
+
+class Named(Protocol):
+    """Anything that computes."""
+
+    name: str
+    """With version and precision."""
+
+
+T = TypeVar("T", bound=Named)
+Open = Callable[[Graph, str, Blobs | None], tuple[T, str | None]]
+"""Compiles a graph at a precision, and says why its answers may not be used; None if they may."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class Choice(Generic[T]):
     """What was chosen, and what was not."""
 
-    compiled: ClassifierRuntime | None
+    compiled: T | None
     """None: torch does it all."""
     refused: str = ""
     """Why something faster, or what was asked for, was not taken; "" where nothing was refused."""
 
 
-def choose(archive: Archive, options: RuntimeOptions, threads: int | None) -> Choice:
+def choose(archive: Archive, options: RuntimeOptions, threads: int | None) -> Choice[ClassifierRuntime]:
+    """As `choose_checked`, of a classifier: its graph must answer as the eager model's answers in the archive."""
+
+    def open_classifier(graph: Graph, precision: str, blobs: Blobs | None) -> tuple[ClassifierRuntime, str | None]:
+        from saaa.runtime.compiled import OpenVinoClassifier
+
+        default = archive.info().methods[0].name
+        runtime = OpenVinoClassifier(graph, default=default, precision=precision, threads=threads, blobs=blobs)
+        return runtime, measure(Reference.unpack(archive.graph[PARITY]), runtime).refusal()
+
+    return choose_checked(archive, options, threads, open_classifier)
+
+
+def choose_checked(archive: Archive, options: RuntimeOptions, threads: int | None, opened: Open[T]) -> Choice[T]:
     """Compile the archive's graph and repeat the check against the eager model's answers that the archive keeps.
 
     Never raises: what fails is refused, with the reason in `Choice.refused` and in the log.
 
     Args:
-        archive: of a classifier.
+        archive: of any kind.
         options: what is wanted.
         threads: for one batch; None is one a processor.
+        opened: compiles and checks; may raise anything.
     """
     if options.runtime == TORCH or (options.runtime == AUTO and not archive.graph):
         return Choice(compiled=None)
     reasons: list[str] = []
+    compiled = None
     try:
-        compiled = _compiled(archive, options, threads, reasons)
+        compiled = _compiled(archive, options, threads, opened, reasons)
     except ImportError as error:
-        compiled = None
         reasons.append(f"openvino is not usable here ({error})")
     except Exception as error:
-        compiled = None
         reasons.append(_said(error))
     refused = "; ".join(reasons)
     if refused:
@@ -56,26 +84,22 @@ def choose(archive: Archive, options: RuntimeOptions, threads: int | None) -> Ch
 
 
 def _compiled(
-    archive: Archive, options: RuntimeOptions, threads: int | None, reasons: list[str]
-) -> ClassifierRuntime | None:
+    archive: Archive, options: RuntimeOptions, threads: int | None, opened: Open[T], reasons: list[str]
+) -> T | None:
     """The first precision that compiles and answers right; `reasons` gets those of the others."""
     graph = Graph.of(archive)
     if graph is None:
         reasons.append(f"the archive holds no {OPENVINO} graph")
         return None
-    from saaa.runtime.compiled import VERSION, OpenVinoClassifier  # openvino is an extra
+    from saaa.runtime.engine import VERSION  # openvino is an extra
 
-    reference = Reference.unpack(archive.graph[PARITY])
     for precision in _precisions(archive, options.precision, reasons):
         blobs = None
         if options.cache_dir is not None:
             key = f"{archive.digest} openvino {VERSION} {precision} threads {threads} {processor()}"
             blobs = Blobs(options.cache_dir, key)
         try:
-            runtime = OpenVinoClassifier(
-                graph, default=archive.info().methods[0].name, precision=precision, threads=threads, blobs=blobs
-            )
-            missed = measure(reference, runtime).refusal()
+            runtime, missed = opened(graph, precision, blobs)
         except Exception as error:
             missed = _said(error)
         if missed is None:
@@ -86,7 +110,7 @@ def _compiled(
 
 def _precisions(archive: Archive, wanted: str, reasons: list[str]) -> Iterator[str]:
     """What to try, in order."""
-    from saaa.runtime.compiled import has_bf16
+    from saaa.runtime.engine import has_bf16
 
     allowed = allowed_precisions(archive)
     if wanted in (AUTO, BF16):

@@ -45,7 +45,8 @@ def add_graph(archive: Archive, pixels: NDArray[np.uint8], methods: Sequence[str
 
 
 def _measured(graph: Graph, default: str, precision: str, reference: Reference) -> dict[str, Any]:
-    from saaa.runtime.compiled import OpenVinoClassifier, has_bf16
+    from saaa.runtime.compiled import OpenVinoClassifier
+    from saaa.runtime.engine import has_bf16
 
     try:
         runtime = OpenVinoClassifier(graph, default=default, precision=precision)

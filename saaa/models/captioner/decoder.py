@@ -189,6 +189,11 @@ class Decoder(nn.Module):
         memory = nodes.spread(nodes.values + amount[:, None] * (add - nodes.values * torch.sigmoid(erase)))
         return State(hidden1=h1, cell1=cell1, hidden2=h2, cell2=cell2, attention=attention, memory=memory)
 
+    def advance(self, state: State, guide: Guide, word_gates: Tensor, weights: StepWeights) -> tuple[State, Tensor]:
+        """As `step`, with the next word's log-probabilities, (R, vocabulary): what decoding does for each word."""
+        state = self.step(state, guide, word_gates, weights)
+        return state, self.log_probabilities(state.hidden2, weights)
+
     def logits(self, hidden2: Tensor) -> Tensor:
         """Word scores (..., vocabulary), single precision or better, of the second LSTM's states (...,
         width)."""
@@ -233,7 +238,7 @@ class Nodes:
     def spread(self, values: Tensor) -> Tensor:
         """(R, N, size), zero at padding, of (M, size)."""
         if self._real is not None:
-            padded = values.new_zeros(self._shape.numel(), values.shape[1])
+            padded = values.new_zeros(self._shape[0] * self._shape[1], values.shape[1])
             values = padded.index_copy(0, self._real, values)
         return values.view(*self._shape, values.shape[1])
 

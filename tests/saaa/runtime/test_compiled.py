@@ -23,7 +23,7 @@ from tests.saaa.attribution.networks import network
 
 pytest.importorskip("openvino", reason="needs the extra openvino")
 
-from saaa.runtime import compiled
+from saaa.runtime import compiled, engine
 from saaa.runtime.compiling import add_graph
 from saaa.runtime.graph import Graph
 from saaa.runtime.parity import Reference
@@ -153,7 +153,8 @@ def test_blobs_are_used_and_damaged_ones_are_not(vit: Path, tmp_path: Path, monk
 
 
 def test_without_openvino_torch_serves(vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "saaa.runtime.compiled")
+    for name in ("engine", "compiled"):
+        monkeypatch.delitem(sys.modules, f"saaa.runtime.{name}")
     monkeypatch.setitem(sys.modules, "openvino", None)
     executor = Executor.open(vit, threads=1, runtime=RuntimeOptions())
     assert f"torch {torch.__version__}" in executor.info.runtime
@@ -163,13 +164,13 @@ def test_without_openvino_torch_serves(vit: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_bf16_without_units_falls_back_by_name(vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = archives.read(vit)
-    monkeypatch.setattr(compiled, "has_bf16", lambda: False)
+    monkeypatch.setattr(engine, "has_bf16", lambda: False)
     found = choose(archive, RuntimeOptions(precision="bf16"), 1)
     assert found.compiled is not None
     assert found.compiled.name.endswith("fp32")
     assert found.refused == "bf16: this processor has no units for it"
     assert choose(archive, RuntimeOptions(), 1).refused == ""
-    monkeypatch.setattr(compiled, "has_bf16", lambda: True)
+    monkeypatch.setattr(engine, "has_bf16", lambda: True)
     found = choose(archive, RuntimeOptions(), 1)
     assert found.compiled is not None
     assert found.compiled.name.endswith("bf16")

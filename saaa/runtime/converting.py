@@ -1,0 +1,99 @@
+"""From a program that torch exported to OpenVINO's two files."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch.export import ExportedProgram
+
+from saaa.errors import NotTraceable
+from saaa.runtime.graph import Graph
+
+Shape = Sequence[int]
+"""-1 where a size is free."""
+
+
+def convert(
+    exported: ExportedProgram,
+    name: str,
+    inputs: Sequence[tuple[str, Shape]],
+    outputs: Sequence[str],
+    methods: Sequence[str] = (),
+) -> Graph:
+    """Convert.
+
+    Args:
+        exported: the program.
+        name: the graph's.
+        inputs: name and shape of each.
+        outputs: name of each.
+        methods: see `Graph`.
+
+    Raises:
+        NotTraceable: openvino is missing.
+        Exception: whatever openvino raises at an operation that it cannot convert; see `first_line`.
+    """
+    try:
+        import openvino
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+    except ImportError as error:
+        raise NotTraceable(f"A graph is made by openvino, which is not usable here ({error}); install it.") from error
+    # Not openvino.convert_model: it may tell its makers that it was called.
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    with _unheard():
+        decoder = TorchFXPythonDecoder.from_exported_program(
+            exported, dynamic_shapes=any(-1 in shape for _, shape in inputs)
+        )
+    model = frontend.convert(frontend.load(decoder))  # the decoder must outlive it
+    shapes = {
+        port: openvino.PartialShape(list(shape)) for port, (_, shape) in zip(model.inputs, inputs, strict=True)
+    }
+    model.reshape(shapes)
+    model.set_friendly_name(name)
+    _rename(model, [own for own, _ in inputs], outputs)
+    with tempfile.TemporaryDirectory() as folder:
+        xml, weights = Path(folder, "graph.xml"), Path(folder, "graph.bin")
+        openvino.serialize(model, xml, weights)
+        return Graph(xml=xml.read_bytes(), weights=weights.read_bytes(), methods=tuple(methods))
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Drop what openvino tells the root logger of operations that this torch does not have."""
+
+    def drop(record: logging.LogRecord) -> bool:
+        return "not found in decomp table" not in record.msg
+
+    root = logging.getLogger()
+    root.addFilter(drop)
+    try:
+        yield
+    finally:
+        root.removeFilter(drop)
+
+
+def _rename(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Name what goes in and comes out, and number everything else, so that equal graphs are equal bytes."""
+    for number, operation in enumerate(model.get_ordered_ops()):
+        operation.set_friendly_name(str(number))
+        for port in operation.outputs():
+            port.get_tensor().set_names(set())
+    for port, name in zip(model.inputs, inputs, strict=True):
+        port.get_node().set_friendly_name(name)
+        port.get_tensor().set_names({name})
+    for port, name in zip(model.outputs, outputs, strict=True):
+        port.get_node().set_friendly_name(name)
+        port.get_tensor().add_names({name})
+
+
+def first_line(error: Exception) -> str:
+    """What it says first, at most 300 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = next((line for line in lines if not line.startswith("Exception from")), lines[0] if lines else "")
+    return said[:300] or type(error).__name__
