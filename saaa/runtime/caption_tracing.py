@@ -54,11 +54,12 @@ class _Step(nn.Module):
     def __init__(self, decoder: Decoder) -> None:
         super().__init__()
         self.decoder = decoder
+        self.weights = decoder.weights()  # joined here, so that the graph holds them as they are used
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         state = State(**dict(zip(STATE, inputs, strict=False)))
         guide = Guide(**dict(zip(GUIDE, inputs[len(STATE) :], strict=False)))
-        after, chances = self.decoder.advance(state, guide, inputs[-1], self.decoder.weights())
+        after, chances = self.decoder.advance(state, guide, inputs[-1], self.weights)
         return (*parts_of(after), chances)
 
 
