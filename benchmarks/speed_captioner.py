@@ -31,9 +31,7 @@ def captioning(precision: str, rounds: int, medians: Medians) -> dict[str, Any]:
     data = make_inputs(PARITY_GRAPHS, seed=1)
     reference = CaptionReference.make(captioner, *data.seen)
     parity = measure_captions(reference, captioner, steps).describe()
-    timed = {
-        rows: medians(step_calls(captioner, steps, weights, make_inputs(rows)), rounds) for rows in ROWS
-    }
+    timed = {rows: medians(step_calls(captioner, steps, weights, make_inputs(rows)), rounds) for rows in ROWS}
     return {"decode_step": timed, "decode_parity": parity}
 
 

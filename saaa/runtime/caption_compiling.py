@@ -50,9 +50,7 @@ def add_caption_graph(archive: Archive, pixels: NDArray[np.uint8], graphs: Seque
     return with_graph(archive, graph, reference.surest(SAMPLES).pack(), figures)
 
 
-def _pooled(
-    guided: GuidedCaptioner, pixels: NDArray[np.uint8], graphs: Sequence[RoleGraph]
-) -> tuple[Tensor, Tensor]:
+def _pooled(guided: GuidedCaptioner, pixels: NDArray[np.uint8], graphs: Sequence[RoleGraph]) -> tuple[Tensor, Tensor]:
     """The captioner's input of all images, padded to the largest graph."""
     regions = torch.zeros(len(graphs), max(map(len, graphs)), guided.captioner.config.region_size)
     images: list[Tensor] = []

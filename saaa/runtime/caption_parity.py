@@ -140,9 +140,7 @@ def _captions(
         rows = torch.arange(start, min(start + _BATCH, len(image)))
         part = graphs.select(rows)
         state, guide = captioner.begin(regions[rows, : part.mask.shape[1]], image[rows], part)
-        found = search(
-            captioner.decoder, state, guide, width=width, max_words=most, weights=weights, advance=advance
-        )
+        found = search(captioner.decoder, state, guide, width=width, max_words=most, weights=weights, advance=advance)
         length = found.tokens.shape[2]
         tokens[rows, :length], chances[rows, :length] = found.tokens[:, 0], found.log_probabilities[:, 0]
     return tokens, chances

@@ -19,8 +19,6 @@ from saaa.runtime.parity import Reference, measure
 _log = logging.getLogger(__name__)
 
 
-
-
 class Named(Protocol):
     """Anything that computes."""
 

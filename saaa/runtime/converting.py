@@ -51,9 +51,7 @@ def convert(
             exported, dynamic_shapes=any(-1 in shape for _, shape in inputs)
         )
     model = frontend.convert(frontend.load(decoder))  # the decoder must outlive it
-    shapes = {
-        port: openvino.PartialShape(list(shape)) for port, (_, shape) in zip(model.inputs, inputs, strict=True)
-    }
+    shapes = {port: openvino.PartialShape(list(shape)) for port, (_, shape) in zip(model.inputs, inputs, strict=True)}
     model.reshape(shapes)
     model.set_friendly_name(name)
     _rename(model, [own for own, _ in inputs], outputs)

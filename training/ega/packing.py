@@ -14,13 +14,13 @@ from saaa.archive import Archive
 from saaa.errors import DataError
 from saaa.models.guided import GuidedCaptioner
 from saaa.scene_graph import RoleGraph
-from training.egdd.faithfulness import spread_evenly
 from training.ega.checkpoints import load_guided
 from training.ega.config import ArchiveConfig
 from training.ega.dataset import load_input
 from training.ega.imported import import_published, stand_in
 from training.ega.published import AnnotationFolder, ImageFolder, Skipped
 from training.ega.readable import unreadable
+from training.egdd.faithfulness import spread_evenly
 
 
 def pack(config: ArchiveConfig) -> str:

@@ -29,9 +29,7 @@ def test_the_archive_is_served_compiled(
     checkpoint: Path, tiny_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "ega.mar"
-    pack(
-        ArchiveConfig(checkpoint=checkpoint, output=path, runtime="openvino", data_path=tiny_world, parity_graphs=5)
-    )
+    pack(ArchiveConfig(checkpoint=checkpoint, output=path, runtime="openvino", data_path=tiny_world, parity_graphs=5))
     told = archive.read(path).card["runtime"]["openvino"]["fp32"]
     assert (told["graphs"], told["equal"], told["equal_beam"], told["refused"]) == (5, 1.0, 1.0, None)
     assert "fp32: the same caption along 100.0% (greedy) and 100.0% (beam) of 5 graphs" in capsys.readouterr().out
