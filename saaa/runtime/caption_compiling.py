@@ -17,7 +17,7 @@ from saaa.models.guided import GuidedCaptioner
 from saaa.runtime.caption_parity import SAMPLES, CaptionReference, measure_captions
 from saaa.runtime.caption_tracing import trace_step
 from saaa.runtime.graph import Graph, with_graph
-from saaa.runtime.options import BF16, FP32
+from saaa.runtime.options import BF16, FP32, INT8
 from saaa.scene_graph import RoleGraph
 
 _BATCH = 8
@@ -43,7 +43,7 @@ def add_caption_graph(archive: Archive, pixels: NDArray[np.uint8], graphs: Seque
     graph = trace_step(guided.captioner)
     regions, image = _pooled(guided, pixels, graphs)
     reference = CaptionReference.make(guided.captioner, regions, image, collate(graphs))
-    figures = {precision: _measured(graph, guided, precision, reference) for precision in (BF16, FP32)}
+    figures = {precision: _measured(graph, guided, precision, reference) for precision in (BF16, INT8, FP32)}
     if all(told["refused"] for told in figures.values()):
         reasons = "; ".join(f"{precision}: {told['refused']}" for precision, told in figures.items())
         raise NotTraceable(f"The graph does not caption as the model does ({reasons}); leave it out.")
@@ -67,11 +67,10 @@ def _measured(graph: Graph, guided: GuidedCaptioner, precision: str, reference: 
     from saaa.runtime.caption_steps import OpenVinoSteps
     from saaa.runtime.engine import has_bf16
 
+    if precision == BF16 and not has_bf16():
+        return {"refused": "not measured: this processor has no units for bf16"}  # imitating them takes minutes
     try:
         steps = OpenVinoSteps(graph, guided.captioner.decoder, precision=precision)
-        told = measure_captions(reference, guided.captioner, steps).describe()
+        return measure_captions(reference, guided.captioner, steps).describe()
     except (RuntimeError, ArithmeticError) as error:
         return {"refused": f"openvino cannot run it: {str(error).splitlines()[0]}"}
-    if precision == BF16:
-        told["imitated"] = not has_bf16()  # the same rounding, by a processor without units for it
-    return told
