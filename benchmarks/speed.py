@@ -9,10 +9,9 @@ Writes `build/bench/speed.json`, model by model, and prints it last:
 - "predict": {model: {batch: {"torch_fp32", "openvino_direct", "ours"}}}
 - "explain": {batch: {"torch_forward", "torch", "ours"}} of a prediction with its default attribution, ViT-Ti;
   "explain_cnn" of EfficientNet-Lite0; "four_classes" {"torch_forward", "torch", "ours"} at batch 1, ViT-Ti
-- "decode_step": {rows: {"torch_fp32", "torch", "ours", "ours_int8"}} of the captioner's published sizes with 10,000 words,
-  from the last words to the next one's log-probabilities: the equations in plain torch, our eager step, the compiled
-  one in "precision" and with weights of 8 bits; "decode_parity" {precision: as in the model card} of the untrained
-  captioner, whose words are near ties
+- "decode_step": {rows: {"torch_fp32", "torch", "ours"}} of the captioner's published sizes with 10,000 words, from the
+  last words to the next one's log-probabilities: the equations in plain torch, our eager step, the compiled one;
+  "decode_parity" as in the model card, of the untrained captioner
 - "start_s": {"torch", "openvino_cold", "openvino_warm"}, wall clock from the process's start to its first answers, and
   "start_cpu_s", its processor time
 - "parity": {model: {precision: as in the model card}}

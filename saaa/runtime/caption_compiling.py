@@ -17,7 +17,7 @@ from saaa.models.guided import GuidedCaptioner
 from saaa.runtime.caption_parity import SAMPLES, CaptionReference, measure_captions
 from saaa.runtime.caption_tracing import trace_step
 from saaa.runtime.graph import Graph, with_graph
-from saaa.runtime.options import BF16, FP32, INT8
+from saaa.runtime.options import BF16, FP32
 from saaa.scene_graph import RoleGraph
 
 _BATCH = 8
@@ -43,7 +43,7 @@ def add_caption_graph(archive: Archive, pixels: NDArray[np.uint8], graphs: Seque
     graph = trace_step(guided.captioner)
     regions, image = _pooled(guided, pixels, graphs)
     reference = CaptionReference.make(guided.captioner, regions, image, collate(graphs))
-    figures = {precision: _measured(graph, guided, precision, reference) for precision in (BF16, INT8, FP32)}
+    figures = {precision: _measured(graph, guided, precision, reference) for precision in (BF16, FP32)}
     if all(told["refused"] for told in figures.values()):
         reasons = "; ".join(f"{precision}: {told['refused']}" for precision, told in figures.items())
         raise NotTraceable(f"The graph does not caption as the model does ({reasons}); leave it out.")

@@ -14,8 +14,6 @@ from saaa.runtime.blobs import Blobs
 from saaa.runtime.caption_graph import CHANCES, INPUTS, NEXT, OUTPUTS, parts_of
 from saaa.runtime.engine import Engine
 from saaa.runtime.graph import Graph
-from saaa.runtime.options import INT8
-from saaa.runtime.rounded_weights import with_rounded_weights
 
 
 class OpenVinoSteps:
@@ -37,8 +35,7 @@ class OpenVinoSteps:
     ) -> None:
         engine = Engine(graph, precision=precision, threads=threads, blobs=blobs)
         self.name = engine.name
-        cut = (lambda: with_rounded_weights(engine.model)) if precision == INT8 else (lambda: engine.model)
-        self._request: Any = engine.compile("decode step", cut).create_infer_request()
+        self._request: Any = engine.compile("decode step", lambda: engine.model).create_infer_request()
         with torch.inference_mode():
             self._words = decoder.word_gates(torch.arange(decoder.words.num_embeddings))
 

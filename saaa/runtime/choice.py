@@ -13,7 +13,7 @@ from saaa.runtime.base import ClassifierRuntime
 from saaa.runtime.blobs import Blobs
 from saaa.runtime.fingerprint import processor
 from saaa.runtime.graph import Graph, allowed_precisions
-from saaa.runtime.options import AUTO, BF16, FP32, INT8, OPENVINO, TORCH, RuntimeOptions
+from saaa.runtime.options import AUTO, BF16, FP32, OPENVINO, TORCH, RuntimeOptions
 from saaa.runtime.parity import Reference, measure
 
 _log = logging.getLogger(__name__)
@@ -118,11 +118,6 @@ def _precisions(archive: Archive, wanted: str, reasons: list[str]) -> Iterator[s
             reasons.append(
                 "bf16: this processor has no units for it" if BF16 in allowed else "bf16: the archive does not allow it"
             )
-    if wanted == INT8:
-        if INT8 in allowed:
-            yield INT8
-        else:
-            reasons.append("int8: the archive does not allow it")
     if FP32 in allowed:
         yield FP32
     else:

@@ -11,10 +11,10 @@ import openvino
 
 from saaa.runtime.blobs import Blobs
 from saaa.runtime.graph import Graph
-from saaa.runtime.options import BF16, FP32, INT8
+from saaa.runtime.options import BF16, FP32
 
 VERSION = openvino.__version__.split("-")[0]
-_HINTS = {FP32: "f32", BF16: "bf16", INT8: "f32"}
+_HINTS = {FP32: "f32", BF16: "bf16"}
 _DEVICE = "CPU"
 
 
@@ -23,8 +23,7 @@ class Engine:
 
     Args:
         graph: of the archive.
-        precision: "fp32"; "bf16", also where it is only imitated, see `has_bf16`; "int8" computes in fp32, and `cut` of
-            `compile` is to round the weights.
+        precision: "fp32" or "bf16"; also where bf16 is only imitated, see `has_bf16`.
         threads: at least 1; None is one a processor.
         blobs: where what is compiled is kept; None keeps nothing.
     """

@@ -11,8 +11,8 @@ from saaa.errors import OptionInvalid
 
 AUTO, TORCH, OPENVINO = "auto", "torch", "openvino"
 RUNTIMES = (AUTO, TORCH, OPENVINO)
-FP32, BF16, INT8 = "fp32", "bf16", "int8"
-PRECISIONS = (AUTO, FP32, BF16, INT8)
+FP32, BF16 = "fp32", "bf16"
+PRECISIONS = (AUTO, FP32, BF16)
 RUNTIME_VARIABLE, PRECISION_VARIABLE, CACHE_VARIABLE = "SAAA_RUNTIME", "SAAA_PRECISION", "SAAA_CACHE_DIR"
 
 
@@ -27,8 +27,7 @@ class RuntimeOptions:
     runtime: str = AUTO
     """"torch"; "openvino": the graph in the archive; "auto": the graph where there is one and openvino is installed."""
     precision: str = AUTO
-    """Of the graph: "fp32"; "bf16"; "int8", of captioners: weights of 8 bits, computed with in fp32; "auto": bf16 where
-    the processor has units for it and the archive allows it, else fp32."""
+    """Of the graph: "fp32"; "bf16"; "auto": bf16 where the processor has units for it and the archive allows it."""
     cache_dir: Path | None = None
     """Where what was compiled is kept for the next start; None keeps nothing."""
 
