@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.captioner import Inputs, make_captioner, make_inputs
 from benchmarks.plain_captioner import PlainCaptioner
 from saaa.models.captioner import BOS, SPECIAL, UNK, Captioner
-from saaa.models.captioner.decoder import StepWeights
+from saaa.models.captioner.decoder import StepWeights, log_chances
 from saaa.runtime.caption_parity import CaptionReference, measure_captions
 from saaa.runtime.caption_steps import OpenVinoSteps
 from saaa.runtime.caption_tracing import trace_step
@@ -52,11 +52,11 @@ def step_calls(captioner: Captioner, steps: OpenVinoSteps, weights: StepWeights,
 
     @torch.inference_mode()
     def eager() -> Tensor:
-        return decoder.advance(state, guide, decoder.word_gates(last, weights), weights)[1]
+        return log_chances(decoder.advance(state, guide, decoder.word_gates(last, weights), weights)[1])
 
     @torch.inference_mode()
     def compiled() -> Tensor:
-        return steps(state, guide, last)[1]
+        return log_chances(steps(state, guide, last)[1])
 
     wanted = published()
     for call in (eager, compiled):

@@ -21,10 +21,10 @@ WORD = "word"
 """Input, float32 (R, 4 width): the last word's gates."""
 NEXT = {field.name: f"next/{field.name}" for field in fields(State)}
 """Outputs: the next state."""
-CHANCES = "log_probabilities"
-"""Output, float32 (R, vocabulary)."""
+SCORES = "scores"
+"""Output, float32 (R, vocabulary): of the next word."""
 INPUTS = (*STATE.values(), *GUIDE.values(), WORD)
-OUTPUTS = (*NEXT.values(), CHANCES)
+OUTPUTS = (*NEXT.values(), SCORES)
 
 
 def shapes(width: int) -> Sequence[Sequence[int]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from saaa.models.captioner.decoder import Decoder, Guide, State
 from saaa.models.captioner.vocabulary import EOS
 from saaa.runtime.blobs import Blobs
-from saaa.runtime.caption_graph import CHANCES, INPUTS, NEXT, OUTPUTS, parts_of
+from saaa.runtime.caption_graph import INPUTS, NEXT, OUTPUTS, SCORES, parts_of
 from saaa.runtime.engine import Engine
 from saaa.runtime.graph import Graph
 
@@ -50,8 +50,8 @@ class OpenVinoSteps:
         inputs = {name: part.numpy() for name, part in zip(INPUTS, parts, strict=True)}
         self._request.infer(inputs, share_inputs=True)
         made = {name: torch.from_numpy(self._request.get_tensor(name).data) for name in OUTPUTS}
-        chances = made[CHANCES]
-        if not bool(chances[:, EOS].isfinite().all()):  # what is not finite anywhere in a row gets here at once
+        scores = made[SCORES]
+        if not bool(scores[:, EOS].isfinite().all()):  # what is not finite anywhere in a row gets here at once
             raise ArithmeticError(f"{self.name} gave what is not finite")
-        # The next step writes where this one did, so the state is copied; nobody needs the chances until then.
-        return State(**{field: made[name].clone() for field, name in NEXT.items()}), chances
+        # The next step writes where this one did, so the state is copied; nobody needs the scores until then.
+        return State(**{field: made[name].clone() for field, name in NEXT.items()}), scores

@@ -59,8 +59,8 @@ class _Step(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         state = State(**dict(zip(STATE, inputs, strict=False)))
         guide = Guide(**dict(zip(GUIDE, inputs[len(STATE) :], strict=False)))
-        after, chances = self.decoder.advance(state, guide, inputs[-1], self.weights)
-        return (*parts_of(after), chances)
+        after, scores = self.decoder.advance(state, guide, inputs[-1], self.weights)
+        return (*parts_of(after), scores)
 
 
 def _example(width: int, rows: int = 3, nodes: int = 4) -> tuple[Tensor, ...]:

@@ -190,9 +190,9 @@ class Decoder(nn.Module):
         return State(hidden1=h1, cell1=cell1, hidden2=h2, cell2=cell2, attention=attention, memory=memory)
 
     def advance(self, state: State, guide: Guide, word_gates: Tensor, weights: StepWeights) -> tuple[State, Tensor]:
-        """As `step`, with the next word's log-probabilities, (R, vocabulary): what decoding does for each word."""
+        """As `step`, with the next word's scores, (R, vocabulary): what decoding does for each word."""
         state = self.step(state, guide, word_gates, weights)
-        return state, self.log_probabilities(state.hidden2, weights)
+        return state, weights.score_words(state.hidden2)
 
     def logits(self, hidden2: Tensor) -> Tensor:
         """Word scores (..., vocabulary), single precision or better, of the second LSTM's states (...,
@@ -206,10 +206,15 @@ class Decoder(nn.Module):
 
     def log_probabilities(self, hidden2: Tensor, weights: StepWeights | None = None) -> Tensor:
         """(..., vocabulary), over the words that may be produced: BOS and UNK are out (minus infinity)."""
-        logits = self.score_words(hidden2) if weights is None else weights.score_words(hidden2)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        logits[..., BOS] = logits[..., UNK] = -torch.inf
-        return torch.log_softmax(logits, dim=-1)
+        return log_chances(self.score_words(hidden2) if weights is None else weights.score_words(hidden2))
+
+
+def log_chances(logits: Tensor) -> Tensor:
+    """Log-probabilities of word scores (..., vocabulary), over the words that may be produced: BOS and UNK are out
+    (minus infinity). May write into the scores."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits[..., BOS] = logits[..., UNK] = -torch.inf
+    return torch.log_softmax(logits, dim=-1)
 
 
 class Nodes:

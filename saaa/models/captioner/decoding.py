@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from saaa.errors import OptionInvalid
-from saaa.models.captioner.decoder import Decoder, Guide, State, StepWeights
+from saaa.models.captioner.decoder import Decoder, Guide, State, StepWeights, log_chances
 from saaa.models.captioner.vocabulary import BOS, EOS
 
 
@@ -37,8 +37,8 @@ _Choose = Callable[[int, Tensor, Tensor, Tensor, Tensor], _Choice]
 
 
 Advance = Callable[[State, Guide, Tensor], tuple[State, Tensor]]
-"""State, guide and last words (R,) to the next state and the words' log-probabilities (R, vocabulary), which need to
-last until the next call only."""
+"""State, guide and last words (R,) to the next state and the next word's scores (R, vocabulary), which need to last
+until the next call only and may be written into."""
 
 
 def search(
@@ -230,8 +230,8 @@ def _decode(
     scores = torch.zeros_like(said.chances[:, :1])
     last = torch.full((images,), BOS, device=device)
     for step in range(max_words + 1):
-        state, flat = advance(state, guide, last)
-        chances = flat.view(*scores.shape, -1)
+        state, logits = advance(state, guide, last)
+        chances = log_chances(logits).view(*scores.shape, -1)
         if step == max_words:
             end = torch.full_like(chances, -torch.inf)
             end[..., EOS] = chances[..., EOS]
