@@ -48,7 +48,7 @@ class OpenVinoSteps:
         real = torch.arange(guide.mask.numel()) if guide.real is None else guide.real
         parts = (*parts_of(state), *parts_of(replace(guide, real=real)), self._words[last])
         inputs = {name: part.numpy() for name, part in zip(INPUTS, parts, strict=True)}
-        self._request.infer(inputs, share_inputs=True)
+        self._request.infer(inputs, share_inputs=True, share_outputs=True)
         made = {name: torch.from_numpy(self._request.get_tensor(name).data) for name in OUTPUTS}
         scores = made[SCORES]
         if not bool(scores[:, EOS].isfinite().all()):  # what is not finite anywhere in a row gets here at once
