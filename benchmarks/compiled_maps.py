@@ -13,7 +13,8 @@ from torch import nn
 
 from benchmarks.quality import Case, Figures, Judge, Shares
 from saaa.models.classifier import Classifier
-from saaa.runtime.compiled import OpenVinoClassifier, has_bf16
+from saaa.runtime.compiled import OpenVinoClassifier
+from saaa.runtime.engine import has_bf16
 from saaa.runtime.options import BF16, FP32, TORCH
 from saaa.runtime.tracing import trace
 from saaa.work import ExplainOptions, WorkItem

@@ -8,14 +8,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from saaa.archive import Archive
+from saaa.archive import PARITY, Archive
 from saaa.attribution.options import check_options
 from saaa.errors import OptionInvalid
 from saaa.runtime.base import ClassifierRuntime, Explanations, softmax
+from saaa.runtime.blobs import Blobs
 from saaa.runtime.choice import choose
 from saaa.runtime.fingerprint import torch_name
-from saaa.runtime.options import FP32, OPENVINO, TORCH, RuntimeOptions
-from saaa.work import AUTO_METHOD, REGION_METHOD, Execution, ExplainOptions, ItemResult, Work, WorkBatch, WorkItem
+from saaa.runtime.graph import Graph
+from saaa.runtime.options import RuntimeOptions
+from saaa.runtime.parity import Reference, measure
+from saaa.work import AUTO_METHOD, REGION_METHOD, ExplainOptions, ItemResult, Work, WorkBatch, WorkItem
 
 _log = logging.getLogger(__name__)
 
@@ -31,17 +34,20 @@ class ClassifierRunner:
         self._threads = threads
         self._classes = len(info.classes)
         self._methods = [AUTO_METHOD, *(method.name for method in info.methods)]
-        choice = choose(archive, options, threads)
+
+        def open_classifier(graph: Graph, precision: str, blobs: Blobs | None) -> tuple[ClassifierRuntime, str | None]:
+            from saaa.runtime.compiled import OpenVinoClassifier  # openvino is an extra
+
+            default = info.methods[0].name
+            runtime = OpenVinoClassifier(graph, default=default, precision=precision, threads=threads, blobs=blobs)
+            return runtime, measure(Reference.unpack(archive.graph[PARITY]), runtime).refusal()
+
+        choice = choose(archive, options, threads, open_classifier)
         self._compiled = choice.compiled
         self._torch: ClassifierRuntime | None = None
-        engine = f"{self._compiled.name}, {torch_name()}" if self._compiled is not None else self._reference().name
-        self.engine = f"{engine} (refused {choice.refused})" if choice.refused else engine
+        self.engine = choice.engine(torch_name() if self._compiled is not None else self._reference().name)
         """See `fingerprint`."""
-        self.execution = Execution(
-            runtime=TORCH if self._compiled is None else OPENVINO,
-            precision=FP32 if self._compiled is None else self._compiled.precision,
-            refused=choice.refused,
-        )
+        self.execution = choice.execution
 
     @property
     def threads(self) -> int:

@@ -8,10 +8,8 @@ into basic operations: layer norm, and the gradients of `saaa.runtime.gradients`
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,8 +24,10 @@ from saaa.attribution.base import GradientMethod, frozen
 from saaa.attribution.registry import METHODS
 from saaa.errors import NotTraceable
 from saaa.models.classifier import Classifier
+from saaa.runtime.converting import convert
 from saaa.runtime.gradients import GRADIENTS
 from saaa.runtime.graph import CLASSES_AT_ONCE, LOGITS, PIXELS, Graph, class_of, logits_of, map_of, target_of
+from saaa.runtime.reasons import reason
 from saaa.work import AUTO_METHOD, ExplainOptions
 
 _aten = torch.ops.aten
@@ -45,12 +45,6 @@ def trace(classifier: Classifier, methods: Sequence[str] = (AUTO_METHOD,)) -> Gr
         NotTraceable: openvino is missing, a method is not one of gradients or does not support the classifier, or
             an operation cannot be converted; the message says which.
     """
-    try:
-        import openvino
-        from openvino.frontend import FrontEndManager
-        from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
-    except ImportError as error:
-        raise NotTraceable(f"A graph is made by openvino, which is not usable here ({error}); install it.") from error
     chosen = [_find(classifier, name) for name in dict.fromkeys(methods)]
     function, outputs = _function(classifier, chosen)
     size = classifier.config.input_size
@@ -59,32 +53,18 @@ def trace(classifier: Classifier, methods: Sequence[str] = (AUTO_METHOD,)) -> Gr
     try:
         with frozen(classifier), _out_of_place(classifier), sdpa_kernel(SDPBackend.MATH), torch.no_grad():
             recorded = _record(function, arguments)
-        # Not openvino.convert_model: it may tell its makers that it was called, and would record all of it twice more.
-        frontend = FrontEndManager().load_by_framework("pytorch")
-        decoder = TorchFXPythonDecoder(recorded)
-        model = frontend.convert(frontend.load(decoder))  # the decoder must outlive it
-        inputs = [PIXELS, *map(target_of, range(CLASSES_AT_ONCE))]
-        shapes = {
-            port: openvino.PartialShape(list(argument.shape))
-            for port, argument in zip(model.inputs, arguments, strict=True)
-        }
-        model.reshape(shapes)
+        ports = [PIXELS, *map(target_of, range(CLASSES_AT_ONCE))]
+        inputs = [(name, tuple(argument.shape)) for name, argument in zip(ports, arguments, strict=True)]
+        name = classifier.config.architecture
+        return convert(recorded, name, inputs, outputs, [method.name for method in chosen])
     except NotTraceable:
         raise
     except Exception as error:  # torch and openvino raise what they like
         _log.debug("tracing failed", exc_info=error)
         raise NotTraceable(
             f"{classifier.config.architecture} with {', '.join(m.name for m in chosen)} cannot be made one graph: "
-            f"{_reason(error)}"
+            f"{reason(error)}"
         ) from error
-    model.set_friendly_name(classifier.config.architecture)
-    _rename(model, inputs, outputs)
-    with tempfile.TemporaryDirectory() as folder:
-        xml, weights = Path(folder, "graph.xml"), Path(folder, "graph.bin")
-        openvino.serialize(model, xml, weights)
-        return Graph(
-            xml=xml.read_bytes(), weights=weights.read_bytes(), methods=tuple(method.name for method in chosen)
-        )
 
 
 def _find(classifier: Classifier, name: str) -> GradientMethod:
@@ -177,25 +157,3 @@ def _out_of_place(net: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.inplace = True
-
-
-def _rename(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Name what goes in and comes out, and number everything else, so that equal graphs are equal bytes."""
-    for number, operation in enumerate(model.get_ordered_ops()):
-        operation.set_friendly_name(str(number))
-        for port in operation.outputs():
-            port.get_tensor().set_names(set())
-    for port, name in zip(model.inputs, inputs, strict=True):
-        port.get_node().set_friendly_name(name)
-        port.get_tensor().set_names({name})
-    for port, name in zip(model.outputs, outputs, strict=True):
-        port.get_node().set_friendly_name(name)
-        port.get_tensor().add_names({name})
-
-
-def _reason(error: Exception) -> str:
-    """The line that names the operations for which openvino has no converter, else the first that tells something."""
-    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
-    naming = [line for line in lines if line.startswith("No conversion rule")]
-    telling = [line for line in lines if not line.startswith(("Exception from", "Check "))]
-    return next(iter(naming + telling + lines), type(error).__name__)[:300]

@@ -15,7 +15,7 @@ import torch
 from saaa import archive as archives
 from saaa.archive import GRAPH, PARITY, Archive
 from saaa.errors import ArchiveError, NotTraceable
-from saaa.runtime.choice import choose
+from saaa.runtime.classifying import ClassifierRunner
 from saaa.runtime.executor import Executor
 from saaa.runtime.options import RuntimeOptions
 from saaa.work import ExplainOptions, ItemResult, Work, WorkBatch, WorkItem
@@ -23,7 +23,7 @@ from tests.saaa.attribution.networks import network, tiny
 
 pytest.importorskip("openvino", reason="needs the extra openvino")
 
-from saaa.runtime import compiled
+from saaa.runtime import compiled, engine
 from saaa.runtime.compiling import add_graph
 from saaa.runtime.graph import Graph
 from saaa.runtime.parity import Reference
@@ -153,7 +153,8 @@ def test_blobs_are_used_and_damaged_ones_are_not(vit: Path, tmp_path: Path, monk
 
 
 def test_without_openvino_torch_serves(vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "saaa.runtime.compiled")
+    for name in ("engine", "compiled"):
+        monkeypatch.delitem(sys.modules, f"saaa.runtime.{name}")
     monkeypatch.setitem(sys.modules, "openvino", None)
     executor = Executor.open(vit, threads=1, runtime=RuntimeOptions())
     assert f"torch {torch.__version__}" in executor.info.runtime
@@ -161,24 +162,24 @@ def test_without_openvino_torch_serves(vit: Path, monkeypatch: pytest.MonkeyPatc
     assert executor.run(batch(Work.EXPLAIN, ITEMS))[0].error is None
 
 
+def chosen(archive: Archive, **options: str) -> tuple[str, str, str]:
+    """Runtime, precision, and why nothing faster."""
+    told = ClassifierRunner(archive, RuntimeOptions(**options), 1).execution
+    return told.runtime, told.precision, told.refused
+
+
 def test_bf16_without_units_falls_back_by_name(vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = archives.read(vit)
-    monkeypatch.setattr(compiled, "has_bf16", lambda: False)
-    found = choose(archive, RuntimeOptions(precision="bf16"), 1)
-    assert found.compiled is not None
-    assert found.compiled.name.endswith("fp32")
-    assert found.refused == "bf16: this processor has no units for it"
-    assert choose(archive, RuntimeOptions(), 1).refused == ""
-    monkeypatch.setattr(compiled, "has_bf16", lambda: True)
-    found = choose(archive, RuntimeOptions(), 1)
-    assert found.compiled is not None
-    assert found.compiled.name.endswith("bf16")
+    monkeypatch.setattr(engine, "has_bf16", lambda: False)
+    assert chosen(archive, precision="bf16") == ("openvino", "fp32", "bf16: this processor has no units for it")
+    assert chosen(archive) == ("openvino", "fp32", "")
+    monkeypatch.setattr(engine, "has_bf16", lambda: True)
+    assert chosen(archive) == ("openvino", "bf16", "")
     forbidden = dataclasses.replace(
         archive, config={**archive.config, "runtime": {"methods": METHODS, "precisions": []}}
     )
-    found = choose(forbidden, RuntimeOptions(precision="bf16"), 1)
-    assert found.compiled is None
-    assert found.refused == "bf16: the archive does not allow it; fp32: the archive does not allow it"
+    refused = "bf16: the archive does not allow it; fp32: the archive does not allow it"
+    assert chosen(forbidden, precision="bf16") == ("torch", "fp32", refused)
 
 
 def test_a_graph_that_answers_otherwise_is_not_used(vit: Path) -> None:
@@ -220,8 +221,7 @@ def test_archives_with_and_without_a_graph(vit: Path, tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match=r"A graph is graph\.xml"):
         archives.write(tmp_path / "b.mar", dataclasses.replace(archive, graph={GRAPH: b""}))
     without = dataclasses.replace(archive, graph={})
-    found = choose(without, RuntimeOptions(runtime="openvino"), 1)
-    assert (found.compiled, found.refused) == (None, "the archive holds no openvino graph")
+    assert chosen(without, runtime="openvino") == ("torch", "fp32", "the archive holds no openvino graph")
 
 
 def test_what_cannot_be_traced_is_refused_by_name() -> None:
