@@ -25,6 +25,7 @@ import tyro
 from PIL import Image
 from torch import nn
 
+from benchmarks.compiled_maps import beside_torch, side_by_side
 from benchmarks.cost import DEAR, beside_others, classifier, cost_of_methods
 from benchmarks.objects import NAMES, Phase, Recipe, Scenes, read_scenes, trained
 from benchmarks.quality import RANDOM, Case, Figures, Judge
@@ -69,6 +70,9 @@ CAPTIONED = 200
 QUALITY = ("pointing", "mass", "rank", "object_top1", "deletion", "insertion", "mprt", "shapley_cosine")
 
 
+Part = Literal["cost", "default", "methods", "words", "compiled"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """How much to measure, and where."""
@@ -82,7 +86,7 @@ class Options:
     """Timed rounds; medians are taken."""
     threads: int = 2
     """Of torch, but for the timings, which use one."""
-    parts: tuple[Literal["cost", "default", "methods", "words"], ...] = ("cost", "default", "methods", "words")
+    parts: tuple[Part, ...] = ("cost", "default", "methods", "words", "compiled")
     """What to measure; what attribution.json already says of the rest is kept."""
 
 
@@ -181,6 +185,12 @@ class Bench:
         named = word_pointing(demo / "models" / "scenes-captioner.mar", demo / "world", CAPTIONED)
         return {"word_pointing": named["methods"][named["default"]]["pointing"], "words": named}
 
+    def compiled(self) -> dict[str, Any]:
+        """The default method by its compiled graph, beside torch."""
+        judge = self._judge(SEEDS[0])
+        cases = self._cases(judge, SEEDS[0])[: self._options.others]
+        return {"compiled": beside_torch(judge, cases, judge.referee(cases), RANDOMISED)}
+
     def _judge(self, seed: int) -> Judge:
         model = trained(Recipe(seed=seed), self._train, self._models)
         return Judge(classifier=model, probability=nn.Sigmoid(), blur=True)
@@ -277,6 +287,8 @@ def report(figures: Mapping[str, Any]) -> None:
             low, high = figures["intervals"][name]
             at_random = f"{figures['random'][name]:8.3f}" if name in figures["random"] else f"{'-':>8}"
             print(f"  {name:<24}{figures['default'][name]:8.3f}   {low:6.3f} to {high:6.3f}   {at_random}")
+    if "compiled" in figures:
+        print(side_by_side(figures["compiled"], QUALITY))
     print("\ngates")
     values = {**figures.get("default", {}), **figures.get("cost", {}), "word_pointing": figures.get("word_pointing")}
     for name, at_least, bound in GATES:

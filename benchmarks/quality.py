@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -79,6 +79,19 @@ class Figures:
         return float(low), float(high)
 
 
+def explain(classifier: nn.Module, cases: Sequence[Case], options: ExplainOptions) -> list[NDArray[np.float32]]:
+    """One map a case."""
+    assert isinstance(classifier, Classifier)
+    found = attribute(
+        classifier,
+        torch.stack([case.inputs for case in cases]),
+        [(case.target,) for case in cases],
+        replace(options, deletion=False),
+        regions=[case.regions for case in cases],
+    )
+    return [of_image[0].values for of_image in found.maps]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Judge:
     """Measures the methods of one classifier.
@@ -90,6 +103,8 @@ class Judge:
     probability: nn.Module
     blur: bool = False
     """Deletion and insertion also with the blurred image as the fill."""
+    explain: Callable[[nn.Module, Sequence[Case], ExplainOptions], list[NDArray[np.float32]]] = explain
+    """Makes one map a case."""
 
     def measure(
         self, cases: Sequence[Case], referee: Sequence[Shares | None], options: ExplainOptions, *, seed: int = 0
@@ -124,11 +139,11 @@ class Judge:
             if options.method == RANDOM:
                 yield from rng.random((len(batch), *grid_of(self.classifier)), np.float32)
             else:
-                yield from explain(self.classifier, batch, options)
+                yield from self.explain(self.classifier, batch, options)
 
     def randomised(self, cases: Sequence[Case], options: ExplainOptions, *, seed: int = 0) -> Figures:
         """Rank correlation of the maps with those of the same network with fresh weights."""
-        found = mprt(self.classifier, lambda net: np.stack(explain(net, cases, options)), layers=("",), seed=seed)
+        found = mprt(self.classifier, lambda net: np.stack(self.explain(net, cases, options)), layers=("",), seed=seed)
         figures = Figures()
         for values in found.values():
             for value in values:
@@ -160,16 +175,3 @@ class Judge:
             suffix = "" if fill is Fill.MEAN else f"_{fill.value}"
             figures.add(f"deletion{suffix}", deletion(score, case.inputs, cells, fill=fill).area)
             figures.add(f"insertion{suffix}", insertion(score, case.inputs, cells, fill=fill).area)
-
-
-def explain(classifier: nn.Module, cases: Sequence[Case], options: ExplainOptions) -> list[NDArray[np.float32]]:
-    """One map a case."""
-    assert isinstance(classifier, Classifier)
-    found = attribute(
-        classifier,
-        torch.stack([case.inputs for case in cases]),
-        [(case.target,) for case in cases],
-        replace(options, deletion=False),
-        regions=[case.regions for case in cases],
-    )
-    return [of_image[0].values for of_image in found.maps]

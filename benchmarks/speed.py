@@ -1,4 +1,4 @@
-"""How fast classifiers predict and explain on the compiled runtime: `python -m benchmarks.speed`.
+"""How fast classifiers and the captioner are on the compiled runtime: `python -m benchmarks.speed`.
 
 Beside ours run torch's eager forward and a bare call of OpenVINO on the same network. All run in one thread and take
 turns, so that whatever else the machine does hits all alike; times are medians of processor time, in milliseconds a
@@ -9,6 +9,9 @@ Writes `build/bench/speed.json`, model by model, and prints it last:
 - "predict": {model: {batch: {"torch_fp32", "openvino_direct", "ours"}}}
 - "explain": {batch: {"torch_forward", "torch", "ours"}} of a prediction with its default attribution, ViT-Ti;
   "explain_cnn" of EfficientNet-Lite0; "four_classes" {"torch_forward", "torch", "ours"} at batch 1, ViT-Ti
+- "decode_step": {rows: {"torch_fp32", "torch", "ours"}} of the captioner's published sizes with 10,000 words, from the
+  last words to the next one's log-probabilities: the equations in plain torch, our eager step, the compiled one;
+  "decode_parity" as in the model card, of the untrained captioner
 - "start_s": {"torch", "openvino_cold", "openvino_warm"}, wall clock from the process's start to its first answers, and
   "start_cpu_s", its processor time
 - "parity": {model: {precision: as in the model card}}
@@ -36,11 +39,13 @@ import tyro
 from numpy.typing import NDArray
 from torch import nn
 
+from benchmarks.speed_captioner import captioning
 from saaa import archive as archives
 from saaa.models.classifier import Classifier, ClassifierConfig
-from saaa.runtime.compiled import OpenVinoClassifier, has_bf16
+from saaa.runtime.compiled import OpenVinoClassifier
 from saaa.runtime.compiling import add_graph
 from saaa.runtime.eager import TorchClassifier
+from saaa.runtime.engine import has_bf16
 from saaa.runtime.graph import Graph
 from saaa.runtime.options import BF16, FP32
 from saaa.work import ExplainOptions, WorkItem
@@ -77,6 +82,8 @@ class Options:
     """Made-up images on which parity is measured."""
     models: tuple[str, ...] = tuple(MODELS)
     """Which of the models."""
+    captioner: bool = True
+    """Whether the captioner's step is measured, too."""
 
 
 def main() -> None:
@@ -112,6 +119,9 @@ def main() -> None:
                 archives.write(path, archive)
                 found |= starts(path, Path(folder))
             (options.output / "speed.json").write_text(json.dumps(found) + "\n")
+    if options.captioner:
+        found |= captioning(precision, options.rounds, medians)
+        (options.output / "speed.json").write_text(json.dumps(found) + "\n")
     print(json.dumps(found))
 
 

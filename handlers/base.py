@@ -49,6 +49,8 @@ class Handler(ABC):
         self._limit = int(os.environ.get(RESPONSE_LIMIT_VARIABLE) or DEFAULT_RESPONSE_LIMIT)
         try:
             self.executor = Executor.open(context.system_properties["model_dir"], threads=threads)
+            if (execution := self.executor.info.execution) and execution.refused:
+                _log.warning("the model runs on %s: %s", execution.runtime, execution.refused)
             self.executor.warm_up()
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__

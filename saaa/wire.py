@@ -21,6 +21,7 @@ from saaa.work import (
     AttributionMap,
     CaptionOptions,
     CaptionResult,
+    Execution,
     ExplainOptions,
     ItemError,
     ItemResult,
@@ -189,6 +190,7 @@ def unpack_description(data: bytes) -> ModelInfo:
                     MethodInfo(**method | {"targets": tuple(map(TargetKind, method["targets"]))})
                     for method in fields["methods"]
                 ),
+                "execution": Execution(**fields["execution"]) if fields.get("execution") else None,
             }
         )
     except (ValueError, TypeError, KeyError) as error:
@@ -252,6 +254,7 @@ def _pack_result(result: ItemResult) -> pb.Result:
         return pb.Result(error=_pack_error(result.error))
     return pb.Result(
         probabilities=b"" if result.probabilities is None else _floats(result.probabilities),
+        recomputed=result.recomputed,
         maps=[
             pb.Map(
                 target=m.target,
@@ -286,6 +289,7 @@ def _unpack_result(result: pb.Result) -> ItemResult:
         return ItemResult(error=ItemError(reason=error.reason, message=error.message, field=error.field))
     return ItemResult(
         probabilities=_array(result.probabilities, -1) if result.probabilities else None,
+        recomputed=result.recomputed,
         maps=tuple(_unpack_map(m) for m in result.maps),
         captions=tuple(
             CaptionResult(

@@ -189,6 +189,8 @@ class ItemResult:
     """EXPLAIN, and CAPTION with words or nodes to explain: one a target, in order."""
     captions: tuple[CaptionResult, ...] = ()
     """CAPTION: best first."""
+    recomputed: bool = False
+    """Whether the runtime's answer was not finite, so that torch computed this one."""
 
 
 class ModelKind(enum.Enum):
@@ -209,6 +211,18 @@ class MethodInfo:
     """The paper it comes from."""
     targets: tuple[TargetKind, ...] = (TargetKind.CLASS,)
     """What it can explain in this model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """What a worker computes a model with."""
+
+    runtime: str
+    """"torch", the reference; "openvino", which leaves to torch what is not in the archive's graph."""
+    precision: str
+    """Of the runtime's arithmetic: "fp32" or "bf16"."""
+    refused: str = ""
+    """Why what is faster, or was asked for, is not used; "" where nothing was refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,4 +250,6 @@ class ModelInfo:
     """The attribution methods that the model supports, its default first."""
     runtime: str = field(default="", compare=False)
     """What computes it: `saaa.runtime.fingerprint`; empty where it only lies in its archive."""
+    execution: Execution | None = field(default=None, compare=False)
+    """None where `runtime` is empty."""
     card_json: str = "{}"

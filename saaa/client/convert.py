@@ -15,6 +15,7 @@ from saaa.client.results import (
     Caption,
     CaptionWord,
     Concept,
+    Execution,
     Faithfulness,
     Graph,
     GraphObject,
@@ -84,7 +85,12 @@ def model(message: pb.Model) -> Model:
         limits=Limits(**{entry.name: getattr(message.limits, entry.name) for entry in fields(Limits)}),
         card=json.loads(message.card_json or "{}"),
         ready=message.ready,
+        execution=_execution(message.execution) if message.HasField("execution") else None,
     )
+
+
+def _execution(message: pb.Execution) -> Execution:
+    return Execution(runtime=message.runtime, precision=message.precision, refused=message.refused)
 
 
 def _prediction(message: pb.Prediction) -> Prediction:

@@ -416,6 +416,18 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Execution:
+    """What a model is computed with."""
+
+    runtime: str
+    """"torch", the reference, or "openvino"."""
+    precision: str
+    """"fp32" or "bf16"."""
+    refused: str = ""
+    """Why what is faster, or what the operator asked for, is not used; empty where nothing was refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """A served model."""
 
@@ -435,6 +447,8 @@ class Model:
     card: Mapping[str, Any] = field(default_factory=dict)
     """Data, digests, metrics, recipe."""
     ready: bool
+    execution: Execution | None = None
+    """None where the service does not tell."""
 
 
 def _shortest(value: float | np.float32) -> float:

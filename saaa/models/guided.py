@@ -27,6 +27,7 @@ from saaa.models.captioner import (
 )
 from saaa.models.captioner.config import MAX_GUIDING_NODES, MAX_WORDS_LIMIT
 from saaa.models.captioner.decoder import StepWeights
+from saaa.models.captioner.decoding import Advance
 from saaa.models.features import FeatureExtractor
 from saaa.models.seen import Seen
 from saaa.role_graph import RoleGraph
@@ -109,12 +110,15 @@ class GuidedCaptioner(nn.Module):
         return self.caption_seen(self.see(pixels, graphs), options) if graphs else []
 
     @torch.inference_mode()
-    def caption_seen(self, seen: Seen, options: CaptionOptions) -> list[tuple[CaptionResult, ...]]:
-        """As `caption`, of what `see` gave."""
+    def caption_seen(
+        self, seen: Seen, options: CaptionOptions, advance: Advance | None = None
+    ) -> list[tuple[CaptionResult, ...]]:
+        """As `caption`, of what `see` gave; `advance` takes the decoder's steps in its place."""
         regions, image = self.pool(seen)
         state, guide = self.captioner.begin(regions, image, seen.graphs)
         max_words = self.captioner.config.max_words if options.max_words is None else options.max_words
         decoder, drawn = self.captioner.decoder, options.sampling
+        weights = self._ready() if advance is None else None
         if drawn is None:
             found = search(
                 decoder,
@@ -123,7 +127,8 @@ class GuidedCaptioner(nn.Module):
                 width=options.beam_width,
                 max_words=max_words,
                 length_penalty=options.length_penalty,
-                weights=self._ready(),
+                weights=weights,
+                advance=advance,
             )
         else:
             found = sample(
@@ -137,7 +142,8 @@ class GuidedCaptioner(nn.Module):
                 top_k=drawn.top_k,
                 top_p=drawn.top_p,
                 length_penalty=options.length_penalty,
-                weights=self._ready(),
+                weights=weights,
+                advance=advance,
             )
         return self._results(found, [len(boxes) for boxes in seen.boxes], options.count)
 

@@ -27,6 +27,8 @@ class ClassifierRuntime(Protocol):
 
     name: str
     """What computes, with version and precision."""
+    precision: str
+    """"fp32" or "bf16"."""
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Give the logits, (B, classes)."""

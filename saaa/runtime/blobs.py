@@ -1,7 +1,8 @@
 """Compiled graphs on disk, so that the next start need not compile them.
 
 A compiled graph is machine code in all but name: it is used only if this very user wrote it, for the same archive,
-processor, version and settings, and if its digest is right.
+processor, version and settings, and if its digest is right. What depends on the same lies in one folder, and only the
+`MODELS` folders that were used last are kept.
 """
 
 from __future__ import annotations
@@ -10,9 +11,15 @@ import hashlib
 import json
 import logging
 import os
+import re
+import shutil
 import stat
 import tempfile
 from pathlib import Path
+
+MODELS = 16
+"""Most models kept, each with one precision and one number of threads. One takes about four times its weights."""
+_FOLDER = re.compile(r"[0-9a-f]{32}")
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +33,8 @@ class Blobs:
     """
 
     def __init__(self, folder: Path, key: str) -> None:
-        self._folder = folder
+        self._shared = folder
+        self._folder = folder / hashlib.sha256(key.encode()).hexdigest()[:32]
         self._key = key
 
     def load(self, name: str) -> bytes | None:
@@ -40,6 +48,7 @@ class Blobs:
                     return None
                 head, data = json.loads(file.readline(100_000)), file.read()
             sound = head == self._head(name, data)
+            os.utime(self._folder)
         except FileNotFoundError:
             return None
         except (OSError, ValueError):
@@ -53,7 +62,8 @@ class Blobs:
         """Keep data under the name, atomically; a folder that cannot be written only costs time."""
         path = self._path(name)
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._shared.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=self._folder)
             try:
                 with os.fdopen(handle, "wb") as file:
@@ -63,12 +73,19 @@ class Blobs:
             except BaseException:
                 Path(temporary).unlink(missing_ok=True)
                 raise
+            self._prune()
         except OSError as error:
             _log.warning("what was compiled cannot be kept: %s", error)
 
+    def _prune(self) -> None:
+        """Remove the folders that were not used for longest; a worker that reads one meanwhile compiles anew."""
+        with os.scandir(self._shared) as entries:
+            ours = [e for e in entries if _FOLDER.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
+        for entry in sorted(ours, key=lambda e: e.stat().st_mtime_ns)[:-MODELS]:
+            shutil.rmtree(entry.path, ignore_errors=True)
+
     def _path(self, name: str) -> Path:
-        digest = hashlib.sha256("\n".join((self._key, name)).encode()).hexdigest()
-        return self._folder / f"{digest[:32]}.blob"
+        return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.blob"
 
     def _head(self, name: str, data: bytes) -> dict[str, str]:
         return {"key": self._key, "name": name, "sha256": hashlib.sha256(data).hexdigest()}

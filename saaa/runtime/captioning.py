@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+from typing import TYPE_CHECKING
 
 import torch
 
-from saaa.archive import Archive
+from saaa.archive import PARITY, Archive
 from saaa.attribution import Wanted, attribute_caption
 from saaa.attribution.captions import check_wanted, find_caption_method
 from saaa.attribution.options import check_options as check_explain_options
 from saaa.errors import OptionInvalid, SaaaError, SceneGraphError
 from saaa.models.guided import GuidedCaptioner, check_options
 from saaa.models.seen import Seen
+from saaa.runtime.blobs import Blobs
+from saaa.runtime.caption_parity import CaptionReference, measure_captions
+from saaa.runtime.choice import choose
 from saaa.runtime.executor import item_error
+from saaa.runtime.graph import Graph
 from saaa.runtime.lean import hold_threads, torch_engine
+from saaa.runtime.options import RuntimeOptions
 from saaa.scene_graph import RoleGraph
-from saaa.work import CaptionResult, ItemResult, Work, WorkBatch, WorkItem
+from saaa.work import CaptionOptions, CaptionResult, ItemResult, Work, WorkBatch, WorkItem
+
+if TYPE_CHECKING:
+    from saaa.runtime.caption_steps import OpenVinoSteps
+
+_log = logging.getLogger(__name__)
 
 _BOX_SLACK = 1e-2
 """Pixels that rounding may push a box beyond the input."""
@@ -27,12 +39,25 @@ class CaptionerRunner:
 
     works: tuple[Work, ...] = (Work.CAPTION,)
 
-    engine = torch_engine()
-
-    def __init__(self, archive: Archive, threads: int | None) -> None:
+    def __init__(self, archive: Archive, options: RuntimeOptions, threads: int | None) -> None:
         self._threads = threads
-        self._captioner = GuidedCaptioner.from_archive(archive)
+        self._captioner = captioner = GuidedCaptioner.from_archive(archive)
         self._info = archive.info()
+
+        def open_steps(graph: Graph, precision: str, blobs: Blobs | None) -> tuple[OpenVinoSteps, str | None]:
+            from saaa.runtime.caption_steps import OpenVinoSteps  # openvino is an extra
+
+            decoder = captioner.captioner.decoder
+            steps = OpenVinoSteps(graph, decoder, precision=precision, threads=threads, blobs=blobs)
+            reference = CaptionReference.unpack(archive.graph[PARITY])
+            return steps, measure_captions(reference, captioner.captioner, steps).refusal()
+
+        hold_threads(threads)
+        choice = choose(archive, options, threads, open_steps)
+        self._compiled = choice.compiled
+        self.engine = choice.engine(torch_engine())
+        """See `fingerprint`."""
+        self.execution = choice.execution
 
     @property
     def threads(self) -> int:
@@ -65,7 +90,7 @@ class CaptionerRunner:
         graphs = [self._graph(item) for item in batch.items]
         pixels = torch.tensor(batch.pixels)
         seen = self._captioner.see(pixels, graphs)
-        results = [ItemResult(captions=captions) for captions in self._captions(batch, seen)]
+        results = self._captions(batch, seen)
         rows: list[int] = []
         wanted: list[Wanted] = []
         for row, item in enumerate(batch.items):
@@ -91,18 +116,31 @@ class CaptionerRunner:
                 results[row] = dataclasses.replace(results[row], maps=maps)
         return results
 
-    def _captions(self, batch: WorkBatch, seen: Seen) -> list[tuple[CaptionResult, ...]]:
+    def _captions(self, batch: WorkBatch, seen: Seen) -> list[ItemResult]:
         """For each item the given caption with its score, or those that are made."""
         texts = [item.text for item in batch.items]
         given = [row for row, text in enumerate(texts) if text is not None]
         free = [row for row, text in enumerate(texts) if text is None]
-        found: dict[int, tuple[CaptionResult, ...]] = {}
+        found: dict[int, ItemResult] = {}
         if given:
             scored = self._captioner.score_seen(seen.select(given), [text for text in texts if text is not None])
-            found |= {row: (caption,) for row, caption in zip(given, scored, strict=True)}
+            found |= {row: ItemResult(captions=(caption,)) for row, caption in zip(given, scored, strict=True)}
         if free:
-            found |= zip(free, self._captioner.caption_seen(seen.select(free), batch.caption), strict=True)
+            found |= zip(free, self._made(seen.select(free), batch.caption), strict=True)
         return [found[row] for row in range(len(texts))]
+
+    def _made(self, seen: Seen, options: CaptionOptions) -> list[ItemResult]:
+        """Captions. What the compiled steps cannot compute is computed by the eager ones, and only that."""
+        if self._compiled is None:
+            return [ItemResult(captions=made) for made in self._captioner.caption_seen(seen, options)]
+        try:
+            return [ItemResult(captions=made) for made in self._captioner.caption_seen(seen, options, self._compiled)]
+        except (ArithmeticError, RuntimeError) as error:
+            if len(seen) > 1:
+                return [one for row in range(len(seen)) for one in self._made(seen.select([row]), options)]
+            _log.warning("%s: %s; torch computes it again", self._info.name, error)
+            (made,) = self._captioner.caption_seen(seen, options)
+            return [ItemResult(captions=made, recomputed=True)]
 
     def _graph(self, item: WorkItem) -> RoleGraph:
         graph, most = item.graph, self._info.max_nodes

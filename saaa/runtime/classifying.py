@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 
 import numpy as np
 
-from saaa.archive import Archive
+from saaa.archive import PARITY, Archive
 from saaa.attribution.options import check_options
 from saaa.errors import OptionInvalid
 from saaa.runtime.base import ClassifierRuntime, Explanations, softmax
+from saaa.runtime.blobs import Blobs
 from saaa.runtime.choice import choose
 from saaa.runtime.fingerprint import torch_name
+from saaa.runtime.graph import Graph
 from saaa.runtime.options import RuntimeOptions
+from saaa.runtime.parity import Reference, measure
 from saaa.work import AUTO_METHOD, REGION_METHOD, ExplainOptions, ItemResult, Work, WorkBatch, WorkItem
 
 _log = logging.getLogger(__name__)
@@ -30,12 +34,20 @@ class ClassifierRunner:
         self._threads = threads
         self._classes = len(info.classes)
         self._methods = [AUTO_METHOD, *(method.name for method in info.methods)]
-        choice = choose(archive, options, threads)
+
+        def open_classifier(graph: Graph, precision: str, blobs: Blobs | None) -> tuple[ClassifierRuntime, str | None]:
+            from saaa.runtime.compiled import OpenVinoClassifier  # openvino is an extra
+
+            default = info.methods[0].name
+            runtime = OpenVinoClassifier(graph, default=default, precision=precision, threads=threads, blobs=blobs)
+            return runtime, measure(Reference.unpack(archive.graph[PARITY]), runtime).refusal()
+
+        choice = choose(archive, options, threads, open_classifier)
         self._compiled = choice.compiled
         self._torch: ClassifierRuntime | None = None
-        engine = f"{self._compiled.name}, {torch_name()}" if self._compiled is not None else self._reference().name
-        self.engine = f"{engine} (refused {choice.refused})" if choice.refused else engine
+        self.engine = choice.engine(torch_name() if self._compiled is not None else self._reference().name)
         """See `fingerprint`."""
+        self.execution = choice.execution
 
     @property
     def threads(self) -> int:
@@ -70,26 +82,21 @@ class ClassifierRunner:
                 )
 
     def run(self, batch: WorkBatch) -> list[ItemResult]:
-        """Compute. An answer of the compiled model that is not finite is computed again by the eager one."""
-        if batch.work is Work.PREDICT:
-            logits = (self._compiled or self._reference()).predict(batch.pixels)
-            if self._compiled is not None and not np.isfinite(logits).all():
-                self._distrust()
-                logits = self._reference().predict(batch.pixels)
-            return [ItemResult(probabilities=row) for row in softmax(logits)]
-        compiled = self._compiled if self._compiled is not None and self._compiled.explains(batch.explain) else None
-        made = (compiled or self._reference()).explain(batch.pixels, batch.items, batch.explain)
-        if compiled is not None and not _finite(made):
-            self._distrust()
-            made = self._reference().explain(batch.pixels, batch.items, batch.explain)
-        return [
-            ItemResult(probabilities=row, maps=entries)
-            for row, entries in zip(softmax(made.logits), made.maps, strict=True)
-        ]
-
-    def _distrust(self) -> None:
-        assert self._compiled is not None
-        _log.warning("%s: %s gave what is not finite; torch computes it again", self._archive.name, self._compiled.name)
+        """Compute. What the compiled model answers with no finite number is computed again by the eager one."""
+        compiled = self._compiled
+        if compiled is None or (batch.work is Work.EXPLAIN and not compiled.explains(batch.explain)):
+            return _results(_ask(self._reference(), batch))
+        made = _ask(compiled, batch)
+        results = _results(made)
+        wrong = [row for row in range(len(results)) if not _finite(made, row)]
+        if wrong:
+            _log.warning(
+                "%s: %d answers of %s are not finite; torch computes them again", batch.model, len(wrong), compiled.name
+            )
+            again = replace(batch, pixels=batch.pixels[wrong], items=tuple(batch.items[row] for row in wrong))
+            for row, result in zip(wrong, _results(_ask(self._reference(), again)), strict=True):
+                results[row] = replace(result, recomputed=True)
+        return results
 
     def _reference(self) -> ClassifierRuntime:
         if self._torch is None:
@@ -103,6 +110,19 @@ def _removes_objects(options: ExplainOptions) -> bool:
     return options.effects or options.method == REGION_METHOD
 
 
-def _finite(made: Explanations) -> bool:
-    arrays = [made.logits, *(entry.values for entries in made.maps for entry in entries)]
-    return all(np.isfinite(array).all() for array in arrays)
+def _ask(runtime: ClassifierRuntime, batch: WorkBatch) -> Explanations:
+    if batch.work is Work.PREDICT:
+        return Explanations(logits=runtime.predict(batch.pixels), maps=[()] * len(batch.items))
+    return runtime.explain(batch.pixels, batch.items, batch.explain)
+
+
+def _results(made: Explanations) -> list[ItemResult]:
+    return [
+        ItemResult(probabilities=row, maps=entries)
+        for row, entries in zip(softmax(made.logits), made.maps, strict=True)
+    ]
+
+
+def _finite(made: Explanations, row: int) -> bool:
+    """Of the logits: a probability hides one that is minus infinity."""
+    return all(np.isfinite(array).all() for array in (made.logits[row], *(entry.values for entry in made.maps[row])))

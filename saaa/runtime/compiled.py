@@ -7,7 +7,6 @@ image's answer does not depend on its neighbours in the last bit. How many class
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,14 +16,11 @@ from numpy.typing import NDArray
 
 from saaa.runtime.base import Explanations
 from saaa.runtime.blobs import Blobs
+from saaa.runtime.engine import Engine
 from saaa.runtime.graph import CLASSES_AT_ONCE, LOGITS, PIXELS, Graph, class_of, logits_of, map_of, target_of
-from saaa.runtime.options import BF16, FP32
 from saaa.work import AUTO_METHOD, AttributionMap, ExplainOptions, WorkItem
 
-VERSION = openvino.__version__.split("-")[0]
-_HINTS = {FP32: "f32", BF16: "bf16"}
 _BUCKETS = (1, 2, CLASSES_AT_ONCE)
-_DEVICE = "CPU"
 
 
 class OpenVinoClassifier:
@@ -44,18 +40,11 @@ class OpenVinoClassifier:
     def __init__(
         self, graph: Graph, *, default: str, precision: str, threads: int | None = None, blobs: Blobs | None = None
     ) -> None:
-        self.name = f"openvino {VERSION} {precision}"
+        self._engine = Engine(graph, precision=precision, threads=threads, blobs=blobs)
+        self.name = self._engine.name
+        self.precision = precision
         self._graph = graph
         self._default = default
-        self._blobs = blobs
-        self._core = openvino.Core()
-        self._settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
-            "INFERENCE_NUM_THREADS": threads or os.cpu_count() or 1,
-            "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,  # several workers would share one core
-        }
-        self._model: Any = None
         self._requests: dict[tuple[str, int], Any] = {}
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -101,38 +90,22 @@ class OpenVinoClassifier:
     def _request(self, part: str, bucket: int) -> Any:
         key = (part, bucket)
         if key not in self._requests:
-            self._requests[key] = self._compile(part, bucket).create_infer_request()
+            compiled = self._engine.compile(f"{part} {bucket}", lambda: self._cut(part, bucket))
+            self._requests[key] = compiled.create_infer_request()
         return self._requests[key]
-
-    def _compile(self, part: str, bucket: int) -> Any:
-        name = f"{part} {bucket}"
-        kept = self._blobs.load(name) if self._blobs is not None else None
-        if kept is not None:
-            return self._core.import_model(kept, _DEVICE, self._settings)
-        compiled = self._core.compile_model(self._cut(part, bucket), _DEVICE, self._settings)
-        if self._blobs is not None:
-            self._blobs.store(name, compiled.export_model().getvalue())
-        return compiled
 
     def _cut(self, part: str, bucket: int) -> Any:
         """The part of the graph that makes some outputs, and nothing else."""
-        if self._model is None:
-            weights = openvino.Tensor(np.frombuffer(self._graph.weights, np.uint8))
-            self._model = self._core.read_model(self._graph.xml.decode(), weights)
+        model = self._engine.model
         inputs = [PIXELS, *map(target_of, range(bucket))]
         outputs = [LOGITS] if part == LOGITS else [logits_of(part)]
         for turn in range(bucket):
             outputs += [class_of(part, turn), map_of(part, turn)]
         return openvino.Model(
-            [self._model.output(name).get_node() for name in outputs],
-            [self._model.input(name).get_node() for name in inputs],
+            [model.output(name).get_node() for name in outputs],
+            [model.input(name).get_node() for name in inputs],
             part,
         )
-
-
-def has_bf16() -> bool:
-    """Whether this processor has units for bf16; OpenVINO imitates them elsewhere, which is slow."""
-    return "BF16" in openvino.Core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
 
 
 def _run(request: Any, inputs: dict[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:

@@ -15,6 +15,7 @@ from saaa.runtime.eager import TorchClassifier
 from saaa.runtime.graph import Graph, with_graph
 from saaa.runtime.options import BF16, FP32
 from saaa.runtime.parity import SAMPLES, Reference, measure
+from saaa.runtime.reasons import reason
 from saaa.runtime.tracing import trace
 from saaa.work import AUTO_METHOD
 
@@ -45,13 +46,14 @@ def add_graph(archive: Archive, pixels: NDArray[np.uint8], methods: Sequence[str
 
 
 def _measured(graph: Graph, default: str, precision: str, reference: Reference) -> dict[str, Any]:
-    from saaa.runtime.compiled import OpenVinoClassifier, has_bf16
+    from saaa.runtime.compiled import OpenVinoClassifier
+    from saaa.runtime.engine import has_bf16
 
     try:
         runtime = OpenVinoClassifier(graph, default=default, precision=precision)
         told = measure(reference, runtime).describe()
     except RuntimeError as error:
-        return {"refused": f"openvino cannot run it: {str(error).splitlines()[0]}"}
+        return {"refused": f"openvino cannot run it: {reason(error)}"}
     if precision == BF16:
         told["imitated"] = not has_bf16()  # the same rounding, by a processor without units for it
     return told

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from saaa.archive import Archive
 from saaa.runtime.base import Explanations
 from saaa.runtime.lean import hold_threads, import_vision, torch_engine
+from saaa.runtime.options import FP32
 from saaa.work import REGION_METHOD, ExplainOptions, WorkItem
 
 import_vision()
@@ -34,6 +35,7 @@ class TorchClassifier:
     """
 
     name = torch_engine()
+    precision = FP32
 
     def __init__(self, archive: Archive, threads: int | None) -> None:
         self._classifier = Classifier.from_archive(archive)

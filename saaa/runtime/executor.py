@@ -20,7 +20,17 @@ from saaa.errors import InvalidInput, OptionInvalid, SaaaError
 from saaa.runtime.fingerprint import fingerprint
 from saaa.runtime.options import RuntimeOptions
 from saaa.scene_graph import RoleGraph
-from saaa.work import CaptionOptions, ItemError, ItemResult, ModelInfo, ModelKind, Work, WorkBatch, WorkItem
+from saaa.work import (
+    CaptionOptions,
+    Execution,
+    ItemError,
+    ItemResult,
+    ModelInfo,
+    ModelKind,
+    Work,
+    WorkBatch,
+    WorkItem,
+)
 
 _INTERNAL = "INTERNAL"
 _log = logging.getLogger(__name__)
@@ -32,6 +42,7 @@ class _Runner(Protocol):
     works: tuple[Work, ...]
     engine: str
     """What computes, as in `fingerprint`."""
+    execution: Execution
 
     @property
     def threads(self) -> int:
@@ -56,7 +67,7 @@ class Executor:
     Args:
         archive: what to run.
         threads: for one batch, at least 1; None leaves torch's setting alone.
-        runtime: what to execute a classifier with; None is as the environment says.
+        runtime: what to execute the model with; None is as the environment says.
 
     Raises:
         ArchiveError: the archive does not describe a usable model.
@@ -65,12 +76,10 @@ class Executor:
     def __init__(self, archive: Archive, *, threads: int | None = None, runtime: RuntimeOptions | None = None) -> None:
         if threads is not None and threads < 1:
             raise OptionInvalid(f"threads is {threads}; give at least 1.", field="threads")
-        if archive.kind is ModelKind.EGDD:
-            self._runner = _classifying(archive, runtime or RuntimeOptions.from_environment(), threads)
-        else:
-            self._runner = _captioning(archive, threads)
+        make = _classifying if archive.kind is ModelKind.EGDD else _captioning
+        self._runner = make(archive, runtime or RuntimeOptions.from_environment(), threads)
         told = fingerprint(self._runner.engine, self._runner.threads)
-        self.info: ModelInfo = dataclasses.replace(archive.info(), runtime=told)
+        self.info: ModelInfo = dataclasses.replace(archive.info(), runtime=told, execution=self._runner.execution)
         """What the model says of itself."""
 
     @classmethod
@@ -171,13 +180,13 @@ def _classifying(archive: Archive, options: RuntimeOptions, threads: int | None)
     return ClassifierRunner(archive, options, threads)
 
 
-def _captioning(archive: Archive, threads: int | None) -> _Runner:
+def _captioning(archive: Archive, options: RuntimeOptions, threads: int | None) -> _Runner:
     from saaa.runtime.lean import import_vision
 
     import_vision()
     from saaa.runtime.captioning import CaptionerRunner
 
-    return CaptionerRunner(archive, threads)
+    return CaptionerRunner(archive, options, threads)
 
 
 def _failure(error: Exception) -> ItemResult:

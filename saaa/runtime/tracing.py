@@ -2,21 +2,20 @@
 
 The graph is recorded while the eager methods of `saaa.attribution` run, forward and backward, so nothing of their
 mathematics is written a second time. Fused attention is off meanwhile, and what OpenVINO cannot convert is taken apart
-into basic operations: layer norm, and the gradient of a convolution with respect to its input.
+into basic operations: layer norm, and the gradients of `saaa.runtime.gradients`.
 """
 
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._decomp import core_aten_decompositions, get_decompositions
+from torch.func import functionalize
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -25,7 +24,10 @@ from saaa.attribution.base import GradientMethod, frozen
 from saaa.attribution.registry import METHODS
 from saaa.errors import NotTraceable
 from saaa.models.classifier import Classifier
+from saaa.runtime.converting import convert
+from saaa.runtime.gradients import GRADIENTS
 from saaa.runtime.graph import CLASSES_AT_ONCE, LOGITS, PIXELS, Graph, class_of, logits_of, map_of, target_of
+from saaa.runtime.reasons import reason
 from saaa.work import AUTO_METHOD, ExplainOptions
 
 _aten = torch.ops.aten
@@ -43,12 +45,6 @@ def trace(classifier: Classifier, methods: Sequence[str] = (AUTO_METHOD,)) -> Gr
         NotTraceable: openvino is missing, a method is not one of gradients or does not support the classifier, or
             an operation cannot be converted; the message says which.
     """
-    try:
-        import openvino
-        from openvino.frontend import FrontEndManager
-        from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
-    except ImportError as error:
-        raise NotTraceable(f"A graph is made by openvino, which is not usable here ({error}); install it.") from error
     chosen = [_find(classifier, name) for name in dict.fromkeys(methods)]
     function, outputs = _function(classifier, chosen)
     size = classifier.config.input_size
@@ -56,36 +52,19 @@ def trace(classifier: Classifier, methods: Sequence[str] = (AUTO_METHOD,)) -> Gr
     arguments = (pixels, *[torch.full((1,), -1) for _ in range(CLASSES_AT_ONCE)])
     try:
         with frozen(classifier), _out_of_place(classifier), sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-            recorded = make_fx(function, decomposition_table=_table())(*arguments)
-            _fold_transposes(recorded)
-            exported = torch.export.export(recorded, arguments, strict=False)
-        # Not openvino.convert_model: it may tell its makers that it was called.
-        frontend = FrontEndManager().load_by_framework("pytorch")
-        with _unheard():
-            decoder = TorchFXPythonDecoder.from_exported_program(exported, dynamic_shapes=False)
-        model = frontend.convert(frontend.load(decoder))  # the decoder must outlive it
-        inputs = [PIXELS, *map(target_of, range(CLASSES_AT_ONCE))]
-        shapes = {
-            port: openvino.PartialShape(list(argument.shape))
-            for port, argument in zip(model.inputs, arguments, strict=True)
-        }
-        model.reshape(shapes)
+            recorded = _record(function, arguments)
+        ports = [PIXELS, *map(target_of, range(CLASSES_AT_ONCE))]
+        inputs = [(name, tuple(argument.shape)) for name, argument in zip(ports, arguments, strict=True)]
+        name = classifier.config.architecture
+        return convert(recorded, name, inputs, outputs, [method.name for method in chosen])
     except NotTraceable:
         raise
     except Exception as error:  # torch and openvino raise what they like
         _log.debug("tracing failed", exc_info=error)
         raise NotTraceable(
             f"{classifier.config.architecture} with {', '.join(m.name for m in chosen)} cannot be made one graph: "
-            f"{_first_line(error)}"
+            f"{reason(error)}"
         ) from error
-    model.set_friendly_name(classifier.config.architecture)
-    _rename(model, inputs, outputs)
-    with tempfile.TemporaryDirectory() as folder:
-        xml, weights = Path(folder, "graph.xml"), Path(folder, "graph.bin")
-        openvino.serialize(model, xml, weights)
-        return Graph(
-            xml=xml.read_bytes(), weights=weights.read_bytes(), methods=tuple(method.name for method in chosen)
-        )
 
 
 def _find(classifier: Classifier, name: str) -> GradientMethod:
@@ -130,6 +109,15 @@ def _function(
     return joint, names
 
 
+def _record(function: Callable[..., tuple[Tensor, ...]], arguments: tuple[Tensor, ...]) -> GraphModule:
+    """Forward and backward as one list of operations, each with a converter, none of which overwrites anything."""
+    taken_apart = make_fx(function, decomposition_table=_table())(*arguments)
+    recorded: GraphModule = make_fx(functionalize(taken_apart))(*arguments)
+    _fold_transposes(recorded)
+    recorded.graph.eliminate_dead_code()
+    return recorded
+
+
 def _fold_transposes(recorded: GraphModule) -> None:
     """Store square weights that are used transposed as what they are used as.
 
@@ -155,86 +143,7 @@ def _table() -> dict[Any, Any]:
     table: dict[Any, Any] = dict(core_aten_decompositions())
     more = (_aten.native_layer_norm, _aten.native_batch_norm, _aten.native_batch_norm_backward, _aten.gelu)
     table.update(get_decompositions(more))
-    table[_aten.convolution_backward.default] = convolution_backward
-    table[_aten.select_backward.default] = select_backward
-    table[_aten.slice_backward.default] = slice_backward
-    return table
-
-
-def select_backward(gradient: Tensor, input_sizes: list[int], dim: int, index: int) -> Tensor:
-    """The gradient of what was selected from: zeros around it. Arguments are those of `aten.select_backward`."""
-    return slice_backward(gradient.unsqueeze(dim), input_sizes, dim, index, index + 1, 1)
-
-
-def slice_backward(gradient: Tensor, input_sizes: list[int], dim: int, start: int, end: int, step: int) -> Tensor:
-    """The gradient of what was sliced: zeros around it. Arguments are those of `aten.slice_backward`.
-
-    Raises:
-        NotTraceable: a step other than 1.
-    """
-    if step != 1:
-        raise NotTraceable(f"the gradient of a slice with step {step}")
-    dim, size = dim % len(input_sizes), input_sizes[dim]
-    first = start + size if start < 0 else min(start, size)
-    after = size - first - gradient.shape[dim]
-    rim = [0] * (2 * (len(input_sizes) - 1 - dim)) + [first, after]
-    made: Tensor = _aten.constant_pad_nd.default(gradient, rim, 0.0)
-    return made
-
-
-def convolution_backward(
-    gradient: Tensor,
-    inputs: Tensor,
-    weight: Tensor,
-    bias_sizes: Any,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    transposed: bool,
-    output_padding: list[int],
-    groups: int,
-    output_mask: list[bool],
-) -> tuple[Tensor | None, None, None]:
-    """The gradient of a two-dimensional convolution's inputs, in operations that have a converter.
-
-    Arguments and result are those of `aten.convolution_backward`; gradients of weight and bias are not made.
-
-    Raises:
-        NotTraceable: another convolution, or another gradient.
-    """
-    if transposed or weight.ndim != 4 or any(output_mask[1:]):
-        raise NotTraceable("the gradient of a transposed or not two-dimensional convolution, or of its weights")
-    kernel = list(weight.shape[2:])
-    if groups == 1 and stride == kernel and not any(padding) and dilation == [1, 1]:
-        return _of_patches(gradient, inputs, weight), None, None
-    if stride == [1, 1] and all(d * (k - 1) >= p for d, k, p in zip(dilation, kernel, padding, strict=True)):
-        # A convolution again, by the mirrored kernel: faster than a transposed one where there are many groups.
-        outer, inner = weight.shape[:2]
-        mirrored = weight.reshape(groups, outer // groups, inner, *kernel).transpose(1, 2)
-        mirrored = mirrored.reshape(groups * inner, outer // groups, *kernel).flip(2, 3)
-        rim = [d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True)]
-        made = _aten.convolution.default(gradient, mirrored, None, stride, rim, dilation, False, [0, 0], groups)
-        return made, None, None
-    rest = [
-        size - ((count - 1) * s - 2 * p + d * (k - 1) + 1)
-        for size, count, s, p, d, k in zip(
-            inputs.shape[2:], gradient.shape[2:], stride, padding, dilation, kernel, strict=True
-        )
-    ]
-    made = _aten.convolution.default(gradient, weight, None, stride, padding, dilation, True, rest, groups)
-    return made, None, None
-
-
-def _of_patches(gradient: Tensor, inputs: Tensor, weight: Tensor) -> Tensor:
-    """The convolution of a patch embedding is a matrix product: no pixel is in two patches."""
-    images, _, rows, columns = gradient.shape
-    _, channels, height, width = weight.shape
-    flat = gradient.permute(0, 2, 3, 1) @ weight.reshape(len(weight), -1)
-    patches = flat.reshape(images, rows, columns, channels, height, width).permute(0, 3, 1, 4, 2, 5)
-    made = patches.reshape(images, channels, rows * height, columns * width)
-    rim = [inputs.shape[3] - columns * width, inputs.shape[2] - rows * height]  # pixels that fill no patch
-    padded: Tensor = _aten.constant_pad_nd.default(made, [0, rim[0], 0, rim[1]], 0.0)
-    return padded
+    return {**table, **GRADIENTS}
 
 
 @contextmanager
@@ -248,38 +157,3 @@ def _out_of_place(net: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.inplace = True
-
-
-@contextmanager
-def _unheard() -> Iterator[None]:
-    """Drop what openvino tells the root logger of operations that this torch does not have."""
-
-    def drop(record: logging.LogRecord) -> bool:
-        return "not found in decomp table" not in record.msg
-
-    root = logging.getLogger()
-    root.addFilter(drop)
-    try:
-        yield
-    finally:
-        root.removeFilter(drop)
-
-
-def _rename(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Name what goes in and comes out, and number everything else, so that equal graphs are equal bytes."""
-    for number, operation in enumerate(model.get_ordered_ops()):
-        operation.set_friendly_name(str(number))
-        for port in operation.outputs():
-            port.get_tensor().set_names(set())
-    for port, name in zip(model.inputs, inputs, strict=True):
-        port.get_node().set_friendly_name(name)
-        port.get_tensor().set_names({name})
-    for port, name in zip(model.outputs, outputs, strict=True):
-        port.get_node().set_friendly_name(name)
-        port.get_tensor().add_names({name})
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = next((line for line in lines if not line.startswith("Exception from")), lines[0] if lines else "")
-    return said[:300] or type(error).__name__

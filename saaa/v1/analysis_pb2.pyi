@@ -488,7 +488,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "kind", "archive_sha256", "input_size", "classes", "vocabulary_size", "attribution_methods", "limits", "card_json", "ready", "max_nodes")
+    __slots__ = ("name", "version", "kind", "archive_sha256", "input_size", "classes", "vocabulary_size", "attribution_methods", "limits", "card_json", "ready", "max_nodes", "execution")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -501,6 +501,7 @@ class Model(_message.Message):
     CARD_JSON_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     MAX_NODES_FIELD_NUMBER: _ClassVar[int]
+    EXECUTION_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     kind: ModelKind
@@ -513,7 +514,18 @@ class Model(_message.Message):
     card_json: str
     ready: bool
     max_nodes: int
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., archive_sha256: _Optional[str] = ..., input_size: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ..., vocabulary_size: _Optional[int] = ..., attribution_methods: _Optional[_Iterable[_Union[AttributionMethod, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., card_json: _Optional[str] = ..., ready: _Optional[bool] = ..., max_nodes: _Optional[int] = ...) -> None: ...
+    execution: Execution
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., archive_sha256: _Optional[str] = ..., input_size: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ..., vocabulary_size: _Optional[int] = ..., attribution_methods: _Optional[_Iterable[_Union[AttributionMethod, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., card_json: _Optional[str] = ..., ready: _Optional[bool] = ..., max_nodes: _Optional[int] = ..., execution: _Optional[_Union[Execution, _Mapping]] = ...) -> None: ...
+
+class Execution(_message.Message):
+    __slots__ = ("runtime", "precision", "refused")
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    runtime: str
+    precision: str
+    refused: str
+    def __init__(self, runtime: _Optional[str] = ..., precision: _Optional[str] = ..., refused: _Optional[str] = ...) -> None: ...
 
 class AttributionMethod(_message.Message):
     __slots__ = ("name", "cost_forwards", "reference", "targets")

@@ -26,7 +26,8 @@ class Probe:
     """Tells whether the backend can answer.
 
     Health names: "" and the services' full names are serving while every served model can answer; "model/<name>"
-    while one version of that model can.
+    while one version of that model can; "runtime/<name>" while all its versions are computed with what was wanted,
+    see `saaa.work.Execution.refused`.
 
     Args:
         backend: looked at.
@@ -52,6 +53,7 @@ class Probe:
         self._poke = asyncio.Event()
         self._reached = True
         self._told: set[str] = set()
+        self._warned: frozenset[tuple[str, str, str, str]] = frozenset()
 
     def poke(self) -> None:
         """Look again without delay."""
@@ -89,6 +91,15 @@ class Probe:
                 self._catalog.describe(await self._backend.describe())
         except Exception as error:
             log.warning("the backend does not describe its models: %s", error or "no answer in time")
+            return
+        refused = frozenset(
+            (info.name, info.version, info.execution.runtime, info.execution.refused)
+            for info in self._catalog.models
+            if info.execution is not None and info.execution.refused
+        )
+        for told in sorted(refused - self._warned):
+            log.warning("model %s %s is computed by %s: %s", *told)
+        self._warned = refused
 
     def _note(self, error: Exception | None) -> None:
         if error is not None and not isinstance(error, (SaaaError, TimeoutError, OSError)):
@@ -109,4 +120,6 @@ class Probe:
         for name in served | self._told:
             ready = any(info.name == name and self._catalog.is_ready(info) for info in models)
             await self._servicer.set(f"model/{name}", SERVING if ready else NOT_SERVING)
+            wanted = name in served and not any(name == told[0] for told in self._warned)
+            await self._servicer.set(f"runtime/{name}", SERVING if wanted else NOT_SERVING)
         self._told |= served

@@ -190,10 +190,13 @@ def run_models(service: Connection, *, as_json: bool) -> int:
             for method in model.attribution_methods
         )
         state = "ready" if model.ready else "not ready"
+        used = f"{model.execution.runtime} {model.execution.precision}  " if model.execution else ""
         print(
-            f"{model.name} {model.version}  {model.kind}  {model.input_size} px  {what}  {state}  "
+            f"{model.name} {model.version}  {model.kind}  {model.input_size} px  {what}  {state}  {used}"
             f"{model.archive_sha256[:12]}{'  ' + methods if methods else ''}"
         )
+        if model.execution and model.execution.refused:
+            print(f"  not used: {model.execution.refused}")
     return 0
 
 

@@ -361,4 +361,5 @@ def write_model(info: ModelInfo, limits: pb.Limits, *, ready: bool) -> pb.Model:
         limits=limits,
         card_json=info.card_json,
         ready=ready,
+        execution=None if info.execution is None else pb.Execution(**vars(info.execution)),
     )

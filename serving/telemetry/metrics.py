@@ -89,6 +89,9 @@ class Metrics(Observer):
         self._batch = histogram("saaa_batch_seconds", "Seconds that a batch took at the backend.", *_WORK)
         self._failed = counter("saaa_batch_failures", "Batches that failed as a whole.", *_WORK, "reason")
         self._item_failed = counter("saaa_item_failures", "Items that a model refused or failed on.", *_WORK, "reason")
+        self._recomputed = counter(
+            "saaa_items_recomputed", "Items that torch computed again: the runtime's answer was not finite.", *_WORK
+        )
         self._stage = histogram("saaa_stage_seconds", "Seconds that a stage of a request took.", "stage")
         self._cache = counter("saaa_cache_requests", "Requests that asked the cache, by what it had.", "outcome")
         self._answers = counter(
@@ -153,6 +156,8 @@ class Metrics(Observer):
         for result in outcome:
             if result.error is not None:
                 self._item_failed.labels(*labels, result.error.reason).inc()
+            elif result.recomputed:
+                self._recomputed.labels(*labels).inc()
 
     def staged(self, stage: str, seconds: float) -> None:
         """See `Observer`."""
@@ -233,9 +238,22 @@ class _State(Collector):
             "1 while this model can answer: workers up, circuit closed.",
             labels=("model", "version"),
         )
+        runtimes = GaugeMetricFamily(
+            "saaa_model_runtime",
+            "What this model is computed with; always 1.",
+            labels=("model", "version", "runtime", "precision"),
+        )
+        fallbacks = GaugeMetricFamily(
+            "saaa_model_fallback",
+            "1 while this model is not computed with what was wanted; GetModel says why.",
+            labels=("model", "version"),
+        )
         for info in self._catalog.models[:MAX_MODELS]:
             models.add_metric((info.name, info.version), float((info.name, info.version) in ready))
-        yield models
+            if (used := info.execution) is not None:
+                runtimes.add_metric((info.name, info.version, used.runtime, used.precision), 1)
+                fallbacks.add_metric((info.name, info.version), float(bool(used.refused)))
+        yield from (models, runtimes, fallbacks)
 
 
 def _call(call: Call) -> tuple[str, str, str]:

@@ -62,6 +62,25 @@ def test_whole_objects_are_removed_with_every_patch_they_touch() -> None:
     assert seen == {bytes(whole), bytes(gone)}
 
 
+def test_compiled_maps_are_those_of_torch() -> None:
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+    from benchmarks.compiled_maps import beside_torch, side_by_side
+
+    torch.manual_seed(0)
+    classifier = build(SHORT, 32, (0.5, 0.4, 0.3)).eval().requires_grad_(False)
+    inputs = classifier.preprocess(torch.from_numpy(scenes(6).images))
+    regions = torch.zeros((1, 32, 32), dtype=torch.bool)
+    regions[0, 8:16, 8:24] = True
+    cases = [Case(one, target, regions) for target, one in enumerate(inputs)]
+    judge = Judge(classifier=classifier, probability=nn.Sigmoid())
+    found = beside_torch(judge, cases, [None] * len(cases), 2)
+    for name, value in found["torch"].items():
+        assert found["openvino_fp32"][name] == pytest.approx(value, abs=1e-3), name
+    lines = side_by_side(found, ["pointing", "mprt"]).splitlines()
+    assert lines[2].split() == ["torch", "openvino_fp32", "openvino_bf16"]
+    assert [line.split()[0] for line in lines[3:]] == ["pointing", "mprt"]
+
+
 def test_training_is_repeatable_and_goes_on_from_what_is_there(tmp_path: Path) -> None:
     first = trained(SHORT, scenes(), tmp_path / "a").net.state_dict()
     again = trained(SHORT, scenes(), tmp_path / "b").net.state_dict()

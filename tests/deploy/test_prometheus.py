@@ -25,18 +25,26 @@ from deploy.generate import MONITORING
 from saaa.errors import BackendFailed
 from saaa.v1 import analysis_pb2 as pb
 from saaa.v1 import feedback_pb2_grpc
+from saaa.work import Execution, ItemResult, WorkBatch
 from serving.settings import FacadeSettings
 from serving.telemetry.settings import TelemetrySettings
 from tests.deploy.conftest import tools_needed
 from tests.serving.contract.test_feedback import request
-from tests.serving.pixel_backend import QUICK, Caller, PixelBackend, calling, photo, plain
+from tests.serving.pixel_backend import CAPTIONER, CLASSIFIER, QUICK, Caller, PixelBackend, calling, photo, plain
 
 EVERYTHING = [pb.OUTPUT_PREDICTIONS, pb.OUTPUT_ATTRIBUTIONS, pb.OUTPUT_CAPTIONS]
 PATIENT = 120.0
 
 
 class Unsteady(PixelBackend):
-    """Fails now and then, as backends do."""
+    """Fails now and then, as backends do, and has torch compute everything again."""
+
+    def __init__(self) -> None:
+        execution = Execution(runtime="torch", precision="fp32", refused="openvino is not usable here")
+        super().__init__(*(replace(info, execution=execution) for info in (CLASSIFIER, CAPTIONER)))
+
+    async def run(self, batch: WorkBatch, *, timeout: float) -> list[ItemResult]:
+        return [replace(result, recomputed=True) for result in await super().run(batch, timeout=timeout)]
 
     async def fail_once(self, caller: Caller) -> None:
         self.broken = BackendFailed("no")

@@ -22,7 +22,7 @@ from handlers.base import LOAD_FAILED, RESPONSE_LIMIT_VARIABLE
 from saaa import archive, images, wire
 from saaa.errors import ArchiveError, BackendFailed
 from saaa.runtime.executor import Executor
-from saaa.work import Work, WorkBatch, WorkItem
+from saaa.work import Execution, Work, WorkBatch, WorkItem
 from serving.backends import launch
 from tests.tiny_models import CLASSES, EGA_NAME, EGDD_NAME, SIZE, VERSION, make_graph, make_pixels
 
@@ -197,3 +197,16 @@ def test_a_worker_that_cannot_load_says_why_in_one_line(
     assert "does not describe a usable classifier" in line
     assert "\n" not in line
     assert launch.LOAD_FAILED == LOAD_FAILED, "the owner of TorchServe looks for this line"
+
+
+def test_a_worker_that_falls_back_says_why_and_serves(
+    tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SAAA_RUNTIME", "openvino")
+    service = load(tiny_models / "egdd.mar", tmp_path / "egdd", monkeypatch)
+    assert "the model runs on torch: the archive holds no openvino graph" in caplog.messages
+    (answer,), _ = ask(service, form_of(batch_of(Work.PREDICT)))
+    assert all(result.error is None and not result.recomputed for result in wire.unpack_results(answer, 3))
+    (answer,), _ = ask(service, {wire.HEADER_KEY: bytearray(wire.pack_describe()), wire.PIXELS_KEY: b""})
+    told = wire.unpack_description(answer).execution
+    assert told == Execution(runtime="torch", precision="fp32", refused="the archive holds no openvino graph")

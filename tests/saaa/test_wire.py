@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from saaa.work import (
     AttributionMap,
     CaptionOptions,
     CaptionResult,
+    Execution,
     ExplainOptions,
     ItemError,
     ItemResult,
@@ -118,7 +120,7 @@ def test_a_batch_survives(batch: WorkBatch) -> None:
 
 RESULTS = [
     ItemResult(error=ItemError(reason="SCENE_GRAPH_ERROR", message="Give a graph.", field="graph")),
-    ItemResult(probabilities=np.array([0.25, 0.75], np.float32)),
+    ItemResult(probabilities=np.array([0.25, 0.75], np.float32), recomputed=True),
     ItemResult(
         probabilities=np.array([1.0], np.float32),
         maps=(
@@ -190,10 +192,15 @@ def test_a_description_survives() -> None:
             MethodInfo(name="n", cost_forwards=0.5, reference="s", targets=(TargetKind.WORD, TargetKind.NODE)),
         ),
         runtime="torch 3",
+        execution=Execution(runtime="torch", precision="fp32", refused="bf16: no"),
         card_json='{"a": 1}',
     )
     assert wire.unpack_batch(wire.pack_describe(), b"") is None
     assert repr(wire.unpack_description(wire.pack_description(info))) == repr(info)
+    # A worker that does not know of it, and one that has not told.
+    told = json.loads(wire.pb.Results.FromString(wire.pack_description(info)).description_json)
+    for text in (json.dumps({**told, "execution": None}), json.dumps({k: told[k] for k in told if k != "execution"})):
+        assert wire.unpack_description(wire.pb.Results(description_json=text).SerializeToString()).execution is None
 
 
 def header_of(**changes: object) -> tuple[bytes, bytes]:

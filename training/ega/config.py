@@ -272,7 +272,28 @@ class ArchiveConfig:
     input_size: int = 224
     """With backbone: width and height of its input in pixels."""
 
+    runtime: str = "torch"
+    """"openvino" also compiles the captioner's decode step into a graph and measures on validation images that it
+    captions as torch does."""
+    data_path: Path | None = None
+    """With openvino: folder with annotations/ and, anywhere below it, the images."""
+    annotations: Path | None = None
+    """Default: data_path/annotations."""
+    images: Path | None = None
+    """Folder below which the images lie; default: data_path."""
+    eval_set: str = "val_sub"
+    """Split on which the graph is measured."""
+    parity_graphs: int = 200
+    """So many of its regions, each with its scene graph."""
+
     def __post_init__(self) -> None:
+        check("parity_graphs", self.parity_graphs, at_least=1)
+        if self.runtime not in ("torch", "openvino"):
+            raise OptionInvalid(f"runtime is {self.runtime!r}; choose torch or openvino.", field="runtime")
+        if self.runtime == "openvino" and self.data_path is None:
+            raise OptionInvalid(
+                "A graph is measured on validation images; name the data by --data_path.", field="data_path"
+            )
         if self.vocabulary is not None and self.backbone is None:
             raise OptionInvalid(
                 "A published checkpoint has no backbone; give the weights of resnet101 (or of --model) by --backbone.",

@@ -326,8 +326,8 @@ class ArchiveConfig:
     faithfulness_images: int = 64
     """Validation images for the faithfulness figure; 0 leaves it out."""
     runtime: str = "torch"
-    """"openvino" also compiles the classifier with its default attribution into a graph, several times as fast, and
-    measures on validation images that it answers as torch does."""
+    """"openvino" also compiles the classifier with its default attribution into a graph for CPUs, and measures on
+    validation images that it answers as torch does."""
     graph_methods: tuple[str, ...] = ("auto",)
     """The attribution methods in the graph; "auto" is the default one."""
     parity_images: int = 200

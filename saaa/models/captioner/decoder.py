@@ -189,6 +189,11 @@ class Decoder(nn.Module):
         memory = nodes.spread(nodes.values + amount[:, None] * (add - nodes.values * torch.sigmoid(erase)))
         return State(hidden1=h1, cell1=cell1, hidden2=h2, cell2=cell2, attention=attention, memory=memory)
 
+    def advance(self, state: State, guide: Guide, word_gates: Tensor, weights: StepWeights) -> tuple[State, Tensor]:
+        """As `step`, with the next word's scores, (R, vocabulary): what decoding does for each word."""
+        state = self.step(state, guide, word_gates, weights)
+        return state, weights.score_words(state.hidden2)
+
     def logits(self, hidden2: Tensor) -> Tensor:
         """Word scores (..., vocabulary), single precision or better, of the second LSTM's states (...,
         width)."""
@@ -201,10 +206,15 @@ class Decoder(nn.Module):
 
     def log_probabilities(self, hidden2: Tensor, weights: StepWeights | None = None) -> Tensor:
         """(..., vocabulary), over the words that may be produced: BOS and UNK are out (minus infinity)."""
-        logits = self.score_words(hidden2) if weights is None else weights.score_words(hidden2)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        logits[..., BOS] = logits[..., UNK] = -torch.inf
-        return torch.log_softmax(logits, dim=-1)
+        return log_chances(self.score_words(hidden2) if weights is None else weights.score_words(hidden2))
+
+
+def log_chances(logits: Tensor) -> Tensor:
+    """Log-probabilities of word scores (..., vocabulary), over the words that may be produced: BOS and UNK are out
+    (minus infinity). May write into the scores."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits[..., BOS] = logits[..., UNK] = -torch.inf
+    return torch.log_softmax(logits, dim=-1)
 
 
 class Nodes:
@@ -233,7 +243,7 @@ class Nodes:
     def spread(self, values: Tensor) -> Tensor:
         """(R, N, size), zero at padding, of (M, size)."""
         if self._real is not None:
-            padded = values.new_zeros(self._shape.numel(), values.shape[1])
+            padded = values.new_zeros(self._shape[0] * self._shape[1], values.shape[1])
             values = padded.index_copy(0, self._real, values)
         return values.view(*self._shape, values.shape[1])
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from saaa.errors import OptionInvalid
-from saaa.models.captioner.decoder import Decoder, Guide, State, StepWeights
+from saaa.models.captioner.decoder import Decoder, Guide, State, StepWeights, log_chances
 from saaa.models.captioner.vocabulary import BOS, EOS
 
 
@@ -36,6 +36,11 @@ _Choose = Callable[[int, Tensor, Tensor, Tensor, Tensor], _Choice]
 """Step, scores (A, W), log-probabilities of words (A, W, V), marks (A, W) and free places (A,) to a choice."""
 
 
+Advance = Callable[[State, Guide, Tensor], tuple[State, Tensor]]
+"""State, guide and last words (R,) to the next state and the next word's scores (R, vocabulary), which need to last
+until the next call only and may be written into."""
+
+
 def search(
     decoder: Decoder,
     state: State,
@@ -45,6 +50,7 @@ def search(
     max_words: int,
     length_penalty: float = 0.0,
     weights: StepWeights | None = None,
+    advance: Advance | None = None,
 ) -> Hypotheses:
     """The `width` captions that beam search finds; deterministic.
 
@@ -64,6 +70,7 @@ def search(
         length_penalty: captions are ordered by score / ((5 + tokens) / 6) ** length_penalty, EOS counted among the
             tokens (GNMT, Wu et al. 2016, arXiv 1609.08144, equation 14); 0 orders by score, more favours longer ones.
         weights: `decoder.weights()`, where they were made before.
+        advance: takes the decoder's steps in its place.
 
     Raises:
         OptionInvalid: if `width` or `max_words` is below 1.
@@ -71,7 +78,7 @@ def search(
     if width < 1:
         raise OptionInvalid(f"Beam width {width} must be at least 1.")
     mark = torch.ones_like(guide.mask[:, :1], dtype=torch.int64)  # 1 is the greedy caption's beginning
-    return _decode(decoder, state, guide, _best, mark, width, max_words, length_penalty, weights)
+    return _decode(decoder, state, guide, _best, mark, width, max_words, length_penalty, weights, advance)
 
 
 def sample(
@@ -87,6 +94,7 @@ def sample(
     top_p: float = 1.0,
     length_penalty: float = 0.0,
     weights: StepWeights | None = None,
+    advance: Advance | None = None,
 ) -> Hypotheses:
     """`count` captions drawn word by word and independently, so that some may be equal; ordered as `search` does.
 
@@ -94,7 +102,7 @@ def sample(
     its own: what it is batched with changes nothing.
 
     Args:
-        decoder, state, guide, max_words, length_penalty, weights: as for `search`.
+        decoder, state, guide, max_words, length_penalty, weights, advance: as for `search`.
         count: captions an image, at least 1.
         seeds: one an image, 0 to 2**64 - 1.
         temperature: divides the log-probabilities, above 0; less than 1 prefers likely words more.
@@ -136,7 +144,7 @@ def sample(
         return parent, words.gather(-1, place)[..., 0], mark
 
     mark = torch.arange(images, device=device)[:, None] * count  # the row of its numbers
-    return _decode(decoder, state, guide, draw, mark, count, max_words, length_penalty, weights)
+    return _decode(decoder, state, guide, draw, mark, count, max_words, length_penalty, weights, advance)
 
 
 def _best(step: int, scores: Tensor, chances: Tensor, mark: Tensor, free: Tensor) -> _Choice:
@@ -155,6 +163,12 @@ def _best(step: int, scores: Tensor, chances: Tensor, mark: Tensor, free: Tensor
     chosen = torch.where(among | ~running | (place != last), chosen, best[:, None])
     mark = ((chosen == best[:, None]) & running).long()
     return chosen // vocabulary, chosen % vocabulary, mark
+
+
+def _eager(decoder: Decoder, weights: StepWeights | None) -> Advance:
+    """The decoder's own steps."""
+    ready = decoder.weights() if weights is None else weights
+    return lambda state, guide, last: decoder.advance(state, guide, decoder.word_gates(last, ready), ready)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +210,7 @@ def _decode(
     max_words: int,
     length_penalty: float,
     weights: StepWeights | None,
+    advance: Advance | None,
 ) -> Hypotheses:
     """Grow captions until each image has `count`, or as many as there are.
 
@@ -204,7 +219,7 @@ def _decode(
     """
     if max_words < 1:
         raise OptionInvalid(f"max_words {max_words} must be at least 1.")
-    weights = decoder.weights() if weights is None else weights
+    advance = _eager(decoder, weights) if advance is None else advance
     images, device = len(guide.mask), guide.mask.device
     done = _Said.nothing(images * count, max_words + 1, guide)
     done_scores = torch.full_like(done.chances[:, 0], -torch.inf)
@@ -215,8 +230,8 @@ def _decode(
     scores = torch.zeros_like(said.chances[:, :1])
     last = torch.full((images,), BOS, device=device)
     for step in range(max_words + 1):
-        state = decoder.step(state, guide, decoder.word_gates(last, weights), weights)
-        chances = decoder.log_probabilities(state.hidden2, weights).view(*scores.shape, -1)
+        state, logits = advance(state, guide, last)
+        chances = log_chances(logits).view(*scores.shape, -1)
         if step == max_words:
             end = torch.full_like(chances, -torch.inf)
             end[..., EOS] = chances[..., EOS]

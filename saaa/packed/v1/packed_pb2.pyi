@@ -128,16 +128,18 @@ class Results(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[Result, _Mapping]]] = ..., description_json: _Optional[str] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("error", "probabilities", "maps", "captions")
+    __slots__ = ("error", "probabilities", "maps", "captions", "recomputed")
     ERROR_FIELD_NUMBER: _ClassVar[int]
     PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     MAPS_FIELD_NUMBER: _ClassVar[int]
     CAPTIONS_FIELD_NUMBER: _ClassVar[int]
+    RECOMPUTED_FIELD_NUMBER: _ClassVar[int]
     error: Error
     probabilities: bytes
     maps: _containers.RepeatedCompositeFieldContainer[Map]
     captions: _containers.RepeatedCompositeFieldContainer[Caption]
-    def __init__(self, error: _Optional[_Union[Error, _Mapping]] = ..., probabilities: _Optional[bytes] = ..., maps: _Optional[_Iterable[_Union[Map, _Mapping]]] = ..., captions: _Optional[_Iterable[_Union[Caption, _Mapping]]] = ...) -> None: ...
+    recomputed: bool
+    def __init__(self, error: _Optional[_Union[Error, _Mapping]] = ..., probabilities: _Optional[bytes] = ..., maps: _Optional[_Iterable[_Union[Map, _Mapping]]] = ..., captions: _Optional[_Iterable[_Union[Caption, _Mapping]]] = ..., recomputed: _Optional[bool] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("reason", "message", "field")

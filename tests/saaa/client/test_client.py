@@ -17,7 +17,17 @@ from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2
 
 import saaa.client
-from saaa.client import AsyncClient, Client, Faithfulness, Node, RequestInvalid, RpcFailed, Violation, WordTarget
+from saaa.client import (
+    AsyncClient,
+    Client,
+    Execution,
+    Faithfulness,
+    Node,
+    RequestInvalid,
+    RpcFailed,
+    Violation,
+    WordTarget,
+)
 from saaa.v1 import analysis_pb2 as pb
 
 GRAPH = {
@@ -293,6 +303,7 @@ def test_models_are_described(server):
             limits=pb.Limits(max_image_bytes=20 * 2**20, max_image_pixels=5 * 10**9, max_cost_forwards=1200),
             card_json='{"metrics": {"accuracy": 0.97}}',
             ready=True,
+            execution=pb.Execution(runtime="openvino", precision="fp32", refused="bf16: no units"),
         ),
         pb.Model(name="world", version="1.0", kind=pb.MODEL_KIND_EGA, vocabulary_size=90),
     ]
@@ -308,6 +319,8 @@ def test_models_are_described(server):
     assert scenes.card["metrics"]["accuracy"] == 0.97
     assert scenes.ready
     assert not world.ready
+    assert scenes.execution == Execution(runtime="openvino", precision="fp32", refused="bf16: no units")
+    assert world.execution is None
     assert server.service.requests[-1] == pb.GetModelRequest(name="scenes", version="1.0")
 
 

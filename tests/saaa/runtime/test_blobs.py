@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saaa.runtime.blobs import Blobs
+from saaa.runtime.blobs import MODELS, Blobs
 
 KEY = "digest openvino 1 fp32 threads 1 x86_64 abc"
 
 
 def only_file(folder: Path) -> Path:
-    (path,) = folder.iterdir()
+    (path,) = [path for path in folder.rglob("*") if path.is_file()]
     return path
 
 
@@ -35,6 +35,7 @@ def test_another_model_processor_or_version_finds_nothing(tmp_path: Path) -> Non
     assert Blobs(tmp_path, KEY + "d").load("a") is None
     # Not even under the name of its own file.
     other = Blobs(tmp_path, "other")
+    other._folder.mkdir()
     only_file(tmp_path).rename(other._path("a"))
     assert other.load("a") is None
 
@@ -74,6 +75,21 @@ def test_what_others_own_is_not_used(tmp_path: Path) -> None:
     blobs.store("a", b"one")
     os.chown(only_file(tmp_path), 12345, 12345)
     assert blobs.load("a") is None
+
+
+def test_only_the_models_used_last_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    kept = [Blobs(tmp_path, f"model {number}") for number in range(MODELS)]
+    for number, blobs in enumerate(kept):
+        for name in "ab":
+            blobs.store(name, b"one")
+        os.utime(blobs._folder, (number, number))
+    assert kept[0].load("a") == b"one"  # which makes it the newest
+    Blobs(tmp_path, "new").store("a", b"one")
+    assert [blobs.load("b") for blobs in kept] == [b"one", None, *[b"one"] * (MODELS - 2)]
+    assert Blobs(tmp_path, "new").load("a") == b"one"
+    assert (tmp_path / "notes").is_dir()
+    assert len(list(tmp_path.iterdir())) == MODELS + 1
 
 
 def test_a_folder_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from saaa.errors import StartFailed
 from saaa.v1 import analysis_pb2 as pb
-from tests.serving.pixel_backend import CLASSIFIER, QUICK, Caller, PixelBackend, calling
+from saaa.work import Execution
+from tests.serving.pixel_backend import CAPTIONER, CLASSIFIER, QUICK, Caller, PixelBackend, calling
 
 SERVICE = "saaa.v1.AnalysisService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -103,6 +104,32 @@ async def test_a_model_that_is_served_no_more_is_not_serving() -> None:
         await becomes(NOT_SERVING, lambda: health(caller, "model/words"))
         assert await health(caller, "model/colours") == SERVING
         await becomes(SERVING, lambda: health(caller))
+
+
+async def test_a_runtime_that_was_refused_is_told_once_in_the_log_and_in_health(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    refused = Execution(runtime="torch", precision="fp32", refused="openvino is not usable here")
+    fell_back = replace(CLASSIFIER, version="2", digest="d" * 64, execution=refused)
+    backend = PixelBackend(fell_back, CAPTIONER)
+    async with calling(backend) as caller:
+        assert await health(caller, "runtime/colours") == NOT_SERVING
+        assert await health(caller, "model/colours") == await health(caller) == SERVING
+        assert await health(caller, "runtime/words") == SERVING
+        model = (await caller.stub.GetModel(pb.GetModelRequest(name="colours"))).model
+        assert model.execution == pb.Execution(**vars(refused))
+        # It is read again, and told no second time.
+        backend.down = True
+        await becomes(NOT_SERVING, lambda: health(caller))
+        backend.down = False
+        await becomes(SERVING, lambda: health(caller))
+        told = [record.getMessage() for record in caplog.records if "is computed by" in record.getMessage()]
+        assert told == ["model colours 2 is computed by torch: openvino is not usable here"]
+        backend.models = (
+            replace(fell_back, version="3", execution=Execution(runtime="openvino", precision="bf16")),
+            CAPTIONER,
+        )
+        await becomes(SERVING, lambda: health(caller, "runtime/colours"))
 
 
 async def test_probes_have_a_plain_port_of_their_own_where_the_process_is_one_name() -> None:

@@ -11,14 +11,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from saaa.client import Client
+from saaa.work import Execution
 from serving.commands.cli import UNUSABLE, main
 from serving.server import Facade
-from tests.serving.pixel_backend import QUICK, PixelBackend, photo
+from tests.serving.pixel_backend import CAPTIONER, CLASSIFIER, QUICK, PixelBackend, photo
+
+FALLEN_BACK = Execution(runtime="torch", precision="fp32", refused="bf16: top-1 agreement 0.9900 < 0.995")
 
 REGION = {
     "objects": [
@@ -36,7 +40,7 @@ def address() -> Iterator[str]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    facade = Facade(PixelBackend(), QUICK)
+    facade = Facade(PixelBackend(CLASSIFIER, replace(CAPTIONER, execution=FALLEN_BACK)), QUICK)
     asyncio.run_coroutine_threadsafe(facade.__aenter__(), loop).result(30)
     yield facade.address
     asyncio.run_coroutine_threadsafe(facade.__aexit__(None, None, None), loop).result(30)
@@ -163,12 +167,15 @@ def test_unusable_graph_file_is_one_line(
 def test_models_are_listed(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("models", "--address", address) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["colours", "words"]
+    assert [line.split()[0] for line in lines] == ["colours", "words", "not"]
     assert "brightness (class, 2 forwards)" in lines[0]
     assert "attention (word/node, 0.5 forwards)" in lines[1]
+    assert "  ready  torch fp32  bbbbbbbbbbbb" in lines[1]
+    assert lines[2] == "  not used: bf16: top-1 agreement 0.9900 < 0.995"
     assert run("models", "--address", address, "--json") == 0
     models = json.loads(capsys.readouterr().out)
     assert models[0]["classes"] == ["red", "green", "blue"]
+    assert models[1]["execution"]["runtime"] == "torch"
 
 
 def test_hyphens_and_underscores_both_work(address: str, photos: Path) -> None:

@@ -14,14 +14,24 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from saaa.errors import BackendFailed, OptionInvalid, StartFailed
 from saaa.v1 import analysis_pb2 as pb
-from saaa.work import ItemResult, Work, WorkBatch
+from saaa.work import Execution, ItemResult, Work, WorkBatch
 from serving.lanes.lanes import BatchKey
 from serving.models.catalog import Catalog
 from serving.server import Facade, check_free
 from serving.settings import LaneSettings
 from serving.telemetry.metrics import MAX_CLASSES, MAX_MODELS, Metrics
 from serving.telemetry.settings import TelemetrySettings
-from tests.serving.pixel_backend import CLASSES, CLASSIFIER, QUICK, Caller, PixelBackend, calling, photo, plain
+from tests.serving.pixel_backend import (
+    CAPTIONER,
+    CLASSES,
+    CLASSIFIER,
+    QUICK,
+    Caller,
+    PixelBackend,
+    calling,
+    photo,
+    plain,
+)
 
 SETTINGS = replace(QUICK, telemetry=TelemetrySettings(metrics_port=0))
 ANALYZE = {"grpc_type": "unary", "grpc_service": "saaa.v1.AnalysisService", "grpc_method": "Analyze"}
@@ -188,6 +198,25 @@ async def test_failures_have_their_reason_and_the_backend_its_state() -> None:
         backend.down = True
         samples = await read_until(caller, "saaa_backend_ready", 0, backend="pixels")
         assert samples.value("saaa_model_ready", model="words", version="2") == 0
+
+
+async def test_runtimes_fallbacks_and_what_was_computed_again() -> None:
+    class Again(PixelBackend):
+        async def run(self, batch: WorkBatch, *, timeout: float) -> list[ItemResult]:
+            return [replace(result, recomputed=True) for result in await super().run(batch, timeout=timeout)]
+
+    fast = replace(CLASSIFIER, execution=Execution(runtime="openvino", precision="bf16"))
+    slow = replace(CLASSIFIER, version="2", execution=Execution(runtime="torch", precision="fp32", refused="fp32: no"))
+    async with calling(Again(fast, slow, CAPTIONER), SETTINGS) as caller:
+        await caller.analyze(outputs=PREDICTIONS)
+        samples = await read_until(caller, "saaa_items_recomputed_total", 1, **PREDICT | {"version": "2"})
+    both = {("1", "openvino", "bf16"), ("2", "torch", "fp32")}
+    for version, runtime, precision in both:
+        labels = {"model": "colours", "version": version, "runtime": runtime, "precision": precision}
+        assert samples.value("saaa_model_runtime", **labels) == 1
+        assert samples.value("saaa_model_fallback", model="colours", version=version) == (runtime == "torch")
+    # A backend that does not tell has no samples.
+    assert len(samples.families["saaa_model_runtime"].samples) == len(both)
 
 
 async def test_names_are_prometheus_own_and_explained_and_no_label_is_the_callers() -> None:

@@ -1,0 +1,92 @@
+"""From what torch recorded to OpenVINO's two files."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
+
+from saaa.errors import NotTraceable
+from saaa.runtime.graph import Graph
+
+Shape = Sequence[int]
+"""-1 where a size is free."""
+
+
+def convert(
+    program: GraphModule | ExportedProgram,
+    name: str,
+    inputs: Sequence[tuple[str, Shape]],
+    outputs: Sequence[str],
+    methods: Sequence[str] = (),
+) -> Graph:
+    """Convert.
+
+    Args:
+        program: operations that are taken as they are, for fixed sizes; or an exported program, for free ones too.
+        name: the graph's.
+        inputs: name and shape of each.
+        outputs: name of each.
+        methods: see `Graph`.
+
+    Raises:
+        NotTraceable: openvino is missing.
+        Exception: whatever openvino raises at an operation that it cannot convert; see `saaa.runtime.reasons`.
+    """
+    try:
+        import openvino
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+    except ImportError as error:
+        raise NotTraceable(f"A graph is made by openvino, which is not usable here ({error}); install it.") from error
+    if isinstance(program, GraphModule):
+        decoder = TorchFXPythonDecoder(program)
+    else:
+        with _unheard():
+            decoder = TorchFXPythonDecoder.from_exported_program(program)
+    # Not openvino.convert_model: it may tell its makers that it was called, and would record all of it twice more.
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    model = frontend.convert(frontend.load(decoder))  # the decoder must outlive it
+    shapes = {port: openvino.PartialShape(list(shape)) for port, (_, shape) in zip(model.inputs, inputs, strict=True)}
+    model.reshape(shapes)
+    model.set_friendly_name(name)
+    _rename(model, [own for own, _ in inputs], outputs)
+    with tempfile.TemporaryDirectory() as folder:
+        xml, weights = Path(folder, "graph.xml"), Path(folder, "graph.bin")
+        openvino.serialize(model, xml, weights)
+        return Graph(xml=xml.read_bytes(), weights=weights.read_bytes(), methods=tuple(methods))
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Drop what openvino tells the root logger of operations that this torch does not have."""
+
+    def drop(record: logging.LogRecord) -> bool:
+        return "not found in decomp table" not in record.msg
+
+    root = logging.getLogger()
+    root.addFilter(drop)
+    try:
+        yield
+    finally:
+        root.removeFilter(drop)
+
+
+def _rename(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Name what goes in and comes out, and number everything else, so that equal graphs are equal bytes."""
+    for number, operation in enumerate(model.get_ordered_ops()):
+        operation.set_friendly_name(str(number))
+        for port in operation.outputs():
+            port.get_tensor().set_names(set())
+    for port, name in zip(model.inputs, inputs, strict=True):
+        port.get_node().set_friendly_name(name)
+        port.get_tensor().set_names({name})
+    for port, name in zip(model.outputs, outputs, strict=True):
+        port.get_node().set_friendly_name(name)
+        port.get_tensor().add_names({name})
