@@ -25,6 +25,10 @@ VERSION = openvino.__version__.split("-")[0]
 _HINTS = {FP32: "f32", BF16: "bf16"}
 _BUCKETS = (1, 2, CLASSES_AT_ONCE)
 _DEVICE = "CPU"
+# One for the process, never dropped. Each core's plugin puts a signal stack of its own in place for the thread that
+# loads it and unmaps that when the core goes; when cores go in another order than last in, first out, or in another
+# thread, the thread is left with a stack that is gone, and the next signal Python handles there ends the process.
+_CORE = openvino.Core()
 
 
 class OpenVinoClassifier:
@@ -48,7 +52,6 @@ class OpenVinoClassifier:
         self._graph = graph
         self._default = default
         self._blobs = blobs
-        self._core = openvino.Core()
         self._settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "INFERENCE_NUM_THREADS": threads or os.cpu_count() or 1,
@@ -108,8 +111,8 @@ class OpenVinoClassifier:
         name = f"{part} {bucket}"
         kept = self._blobs.load(name) if self._blobs is not None else None
         if kept is not None:
-            return self._core.import_model(kept, _DEVICE, self._settings)
-        compiled = self._core.compile_model(self._cut(part, bucket), _DEVICE, self._settings)
+            return _CORE.import_model(kept, _DEVICE, self._settings)
+        compiled = _CORE.compile_model(self._cut(part, bucket), _DEVICE, self._settings)
         if self._blobs is not None:
             self._blobs.store(name, compiled.export_model().getvalue())
         return compiled
@@ -118,7 +121,7 @@ class OpenVinoClassifier:
         """The part of the graph that makes some outputs, and nothing else."""
         if self._model is None:
             weights = openvino.Tensor(np.frombuffer(self._graph.weights, np.uint8))
-            self._model = self._core.read_model(self._graph.xml.decode(), weights)
+            self._model = _CORE.read_model(self._graph.xml.decode(), weights)
         inputs = [PIXELS, *map(target_of, range(bucket))]
         outputs = [LOGITS] if part == LOGITS else [logits_of(part)]
         for turn in range(bucket):
@@ -132,7 +135,7 @@ class OpenVinoClassifier:
 
 def has_bf16() -> bool:
     """Whether this processor has units for bf16; OpenVINO imitates them elsewhere, which is slow."""
-    return "BF16" in openvino.Core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in _CORE.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
 
 
 def _run(request: Any, inputs: dict[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
