@@ -16,6 +16,10 @@ from saaa.runtime.options import BF16, FP32
 VERSION = openvino.__version__.split("-")[0]
 _HINTS = {FP32: "f32", BF16: "bf16"}
 _DEVICE = "CPU"
+# One for the process, never dropped. Each core's plugin puts a signal stack of its own in place for the thread that
+# loads it and unmaps that when the core goes; when cores go in another order than last in, first out, or in another
+# thread, the thread is left with a stack that is gone, and the next signal Python handles there ends the process.
+_CORE = openvino.Core()
 
 
 class Engine:
@@ -32,7 +36,6 @@ class Engine:
         self.name = f"openvino {VERSION} {precision}"
         self._graph = graph
         self._blobs = blobs
-        self._core = openvino.Core()
         self._settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "INFERENCE_NUM_THREADS": threads or os.cpu_count() or 1,
@@ -49,8 +52,8 @@ class Engine:
         """
         kept = self._blobs.load(name) if self._blobs is not None else None
         if kept is not None:
-            return self._core.import_model(kept, _DEVICE, self._settings)
-        compiled = self._core.compile_model(cut(), _DEVICE, self._settings)
+            return _CORE.import_model(kept, _DEVICE, self._settings)
+        compiled = _CORE.compile_model(cut(), _DEVICE, self._settings)
         if self._blobs is not None:
             self._blobs.store(name, compiled.export_model().getvalue())
         return compiled
@@ -60,10 +63,10 @@ class Engine:
         """The whole graph, read when it is first needed."""
         if self._model is None:
             weights = openvino.Tensor(np.frombuffer(self._graph.weights, np.uint8))
-            self._model = self._core.read_model(self._graph.xml.decode(), weights)
+            self._model = _CORE.read_model(self._graph.xml.decode(), weights)
         return self._model
 
 
 def has_bf16() -> bool:
     """Whether this processor has units for bf16; OpenVINO imitates them elsewhere, which is slow."""
-    return "BF16" in openvino.Core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in _CORE.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")

@@ -135,6 +135,39 @@ assert not {{"torch", "timm"}} & set(sys.modules)
     assert list(tmp_path.iterdir())
 
 
+def test_signals_are_still_handled_when_classifiers_have_gone(vit: Path) -> None:
+    """The older one first, and one in another thread than it was made in; in a process of its own, since it may end."""
+    script = f"""
+import os, signal, threading
+from pathlib import Path
+import numpy as np
+from saaa import archive as archives
+from saaa.runtime.compiled import OpenVinoClassifier
+from saaa.runtime.graph import Graph
+graph = Graph.of(archives.read(Path({str(vit)!r})))
+def make():
+    made = OpenVinoClassifier(graph, default="layer_lrp", precision="fp32", threads=1)
+    made.predict(np.zeros((1, 64, 64, 3), np.uint8))
+    return made
+def handle():
+    told = []
+    signal.signal(signal.SIGTERM, lambda *_: told.append(True))
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert told
+held = [make(), make()]
+del held[0]
+del held[0]
+handle()
+held.append(make())
+thread = threading.Thread(target=held.clear)
+thread.start()
+thread.join()
+handle()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr or done.returncode
+
+
 def test_blobs_are_used_and_damaged_ones_are_not(vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = RuntimeOptions(cache_dir=tmp_path)
     request = batch(Work.EXPLAIN, ITEMS[:1])
