@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from deploy.check.manifests import Manifests, Object, containers, matches, name_of, pod_labels, pod_template
 
@@ -28,17 +28,17 @@ def meeting(manifests: Manifests) -> Iterator[str]:
         if found is None:
             yield f"{where}: {endpoint} is not the whole name of its first pod"
             continue
-        if pod_template(job)["spec"].get("subdomain") != found["service"]:
-            yield f"{where}: its pods' subdomain must be {found['service']}, where they meet"
-        service = (manifests.get("Service", found["service"]) or {}).get("spec", {})
+        name = found["service"]
+        if pod_template(job)["spec"].get("subdomain") != name:
+            yield f"{where}: its pods' subdomain must be {name}, where they meet"
+        service = (manifests.get("Service", name) or {}).get("spec", {})
         if service.get("clusterIP") != "None" or service.get("publishNotReadyAddresses") is not True:
-            yield f"{where}: Service/{found['service']} must be headless, with publishNotReadyAddresses"
+            yield f"{where}: Service/{name} must be headless, with publishNotReadyAddresses"
         if not matches(service.get("selector", {"": ""}), pod_labels(job)):
-            yield f"{where}: Service/{found['service']} does not select its pods"
-        told = {variable["name"] for variable in container.get("env", ())}
-        for name in ("JOB_NAME", "NAMESPACE"):
-            if name not in told:
-                yield f"{where}: {container['name']} lacks the variable {name}, which its arguments name"
+            yield f"{where}: Service/{name} does not select its pods"
+        told = {each["name"] for each in container.get("env", ())}
+        for variable in {"JOB_NAME", "NAMESPACE"} - told:
+            yield f"{where}: {container['name']} lacks the variable {variable}, which its arguments name"
 
 
 def going_on(manifests: Manifests) -> Iterator[str]:
@@ -60,7 +60,7 @@ def going_on(manifests: Manifests) -> Iterator[str]:
             yield f"{name_of(job)}: its podFailurePolicy must end it at an exit code of one of its containers"
 
 
-def _spread(manifests: Manifests) -> Iterator[tuple[Object, Mapping[str, Sequence[str]]]]:
+def _spread(manifests: Manifests) -> Iterator[tuple[Object, Object]]:
     """Jobs that torchrun spreads, with the container that it is in."""
     for job in manifests.of("Job"):
         for container in containers(job):
@@ -68,7 +68,7 @@ def _spread(manifests: Manifests) -> Iterator[tuple[Object, Mapping[str, Sequenc
                 yield job, container
 
 
-def _option(container: Mapping[str, Sequence[str]], name: str) -> str:
+def _option(container: Object, name: str) -> str:
     """The value of --name=value; "" where there is none."""
     return next((word.partition("=")[2] for word in container["args"] if word.startswith(f"--{name}=")), "")
 

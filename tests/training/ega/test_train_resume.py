@@ -45,8 +45,8 @@ def test_stop_and_resume_equals_uninterrupted(
 
 
 def test_resume_after_a_crash(finished: Path, tiny_world: Path, tmp_path: Path) -> None:
-    """The process is killed in step 4; the last save is of step 3, whose row, and a torn one, are in the table. The same
-    command, given again, goes on."""
+    """The process is killed in step 4; the last save is of step 3, whose row, and a torn one, are in the table. The
+    same command, given again, goes on."""
     often = {"save_minutes": 1e-9, "go_on": True}
 
     def crash(_: str) -> None:

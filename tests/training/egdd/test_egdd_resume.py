@@ -59,8 +59,8 @@ def test_stop_and_resume_equals_uninterrupted(
 
 
 def test_resume_after_a_crash(finished: Path, class_folders: Path, tmp_path: Path) -> None:
-    """The process is killed in step 4; the last save is of step 3, whose row, and a torn one, are in the table. The same
-    command, given again, goes on."""
+    """The process is killed in step 4; the last save is of step 3, whose row, and a torn one, are in the table. The
+    same command, given again, goes on."""
 
     def crash(_: str) -> None:
         with signalled(4, signal.SIGKILL, rank="0"):
