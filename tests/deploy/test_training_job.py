@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from training.checkpoint import load_checkpoint
 from training.cli import main
 
 TRAINED = "dev with training/base"
+Whole = Callable[[str], Path]
 TINY: dict[str, dict[str, Any]] = {
     "egdd": {
         "model": "test_efficientnet",
@@ -66,16 +69,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def whole(
-    variants: dict[str, list[Object]], data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Path]:
-    """The output folders of the Jobs, undisturbed."""
+def whole(variants: dict[str, list[Object]], data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """Gives the output folder of a Job, undisturbed."""
     namespaces_needed()
-    folder, found = tmp_path_factory.mktemp("whole"), {}
-    for name in TINY:
-        found[name] = folder / name
-        run(variants[TRAINED], name, data[name], found[name])
-    return found
+
+    @functools.cache
+    def output(name: str) -> Path:
+        folder = tmp_path_factory.mktemp("whole") / name
+        run(variants[TRAINED], name, data[name], folder)
+        return folder
+
+    return output
 
 
 def run(
@@ -113,22 +117,22 @@ def assert_same_end(one: Path, other: Path, kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_a_killed_process_costs_the_steps_since_the_last_checkpoint(
-    name: str, whole: dict[str, Path], data: dict[str, Path], variants: dict[str, list[Object]], tmp_path: Path
+    name: str, whole: Whole, data: dict[str, Path], variants: dict[str, list[Object]], tmp_path: Path
 ) -> None:
     """torchrun starts the processes of both nodes again; no pod fails."""
     assert run(variants[TRAINED], name, data[name], tmp_path / name, torchrun=False) == 0
-    assert_same_end(tmp_path / name, whole[name], name)
+    assert_same_end(tmp_path / name, whole(name), name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_lost_pod_is_made_anew_and_the_run_goes_on(
-    index: int, whole: dict[str, Path], data: dict[str, Path], variants: dict[str, list[Object]], tmp_path: Path
+    index: int, whole: Whole, data: dict[str, Path], variants: dict[str, list[Object]], tmp_path: Path
 ) -> None:
     """The first pod is where all meet: without it the other one fails, too."""
     failed = run(variants[TRAINED], "egdd", data["egdd"], tmp_path / "egdd", torchrun=True, index=index)
     assert failed >= 1
-    assert_same_end(tmp_path / "egdd", whole["egdd"], "egdd")
+    assert_same_end(tmp_path / "egdd", whole("egdd"), "egdd")
 
 
 def test_the_options_of_the_jobs_are_options(

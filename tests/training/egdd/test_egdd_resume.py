@@ -77,6 +77,30 @@ def test_resume_after_a_crash(finished: Path, class_folders: Path, tmp_path: Pat
     assert losses(tmp_path / "out") == losses(finished)
 
 
+def test_two_processes_one_killed_and_both_started_again(class_folders: Path, tmp_path: Path) -> None:
+    """The second process is killed in the midst of an epoch; the first one, which waits for it, fails."""
+    changes = {**EVENTFUL, "accum_iter": 1, "dist_eval": True, "epochs": 2, "go_on": True}
+
+    def whole(url: str) -> None:
+        train(options(class_folders, tmp_path / "whole", **changes, dist_url=url))
+
+    def struck(url: str) -> None:
+        with signalled(5, signal.SIGKILL, rank="1"):
+            train(options(class_folders, tmp_path / "parts", **{**changes, "save_minutes": 1e-9}, dist_url=url))
+
+    def again(url: str) -> None:
+        train(options(class_folders, tmp_path / "parts", **changes, dist_url=url))
+
+    assert together(2, whole, tmp_path / "1") == [None, None]
+    first, second = together(2, struck, tmp_path / "2")
+    assert isinstance(first, RuntimeError)
+    assert str(second) == f"exit code {-signal.SIGKILL}"
+    assert load_checkpoint(tmp_path / "parts" / "last.pt", "egdd")["training"]["step"] == 1
+    assert together(2, again, tmp_path / "3") == [None, None]
+    assert_same(tmp_path / "whole" / "last.pt", tmp_path / "parts" / "last.pt")
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
 def test_one_place_to_continue_from(class_folders: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionInvalid, match="--go_on and --resume"):
         options(class_folders, tmp_path, go_on=True, resume=tmp_path / "last.pt")
