@@ -151,13 +151,14 @@ def _enter(release: Release, info: ModelInfo, figures: Mapping[str, float]) -> N
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     try:
+        # First, so that a release that is cut off here is known for one.
+        record.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
         if not place.exists():
             aside = place.with_name(f".{place.name}.partial")
             shutil.copyfile(release.archive, aside)
             with aside.open("rb") as file:
                 os.fsync(file.fileno())
             aside.replace(place)
-        record.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise ArchiveError(f"Cannot write {place}: {error.strerror or error}") from error
     content = manage.load(release.models, Path(place.name))

@@ -20,6 +20,7 @@ from serving.backends.care import Care
 from serving.backends.local import LocalBackend
 from serving.backends.reconcile import Reconciler
 from serving.commands.cli import main
+from serving.commands.manage import load
 from serving.commands.release import Release, judge
 from serving.models import models_file
 from serving.server import Facade
@@ -110,6 +111,15 @@ async def test_a_canary_that_does_not_answer_is_taken_back(place: Place, capsys:
     assert "2 is taken back: " in capsys.readouterr().out
 
 
+def test_a_release_that_was_cut_off_after_the_copy_goes_on(place: Place) -> None:
+    """Without models.yaml the copy alone is served; the record says that it is a release's."""
+    path = place.made("2")
+    (place.store / f"{EGDD_NAME}-2.mar").write_bytes(path.read_bytes())
+    assert main(place.words(path, within_s=1)) == 2
+    (place.store / f"{EGDD_NAME}-2.release.json").write_text("{}")
+    assert main(place.words(path, "127.0.0.1:1", within_s=1)) == 1
+
+
 def test_nobody_to_ask_takes_back(place: Place) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -135,6 +145,7 @@ def test_a_report_of_another_archive_and_another_archive_of_the_version_are_refu
     assert main(place.words(place.made("1"))) == 2
     assert "1 is served already" in capsys.readouterr().err
     assert [file.name for file in place.store.iterdir()] == ["first.mar"]
+    load(place.store, Path("first.mar"))  # from now on a file alone is not served
     (place.store / f"{EGDD_NAME}-2.mar").write_bytes(place.made("2", seed=3).read_bytes())
     assert main(place.words(place.made("2"))) == 2
     assert "is another archive" in capsys.readouterr().err
