@@ -44,6 +44,19 @@ def save_checkpoint(path: Path, kind: str, content: dict[str, Any]) -> None:
         raise CheckpointError(f"Cannot write the checkpoint {path}: {reason}") from error
 
 
+def to_continue(folder: Path, resume: Path | None, *, go_on: bool) -> Path | None:
+    """The checkpoint that a run continues from; None where it begins anew.
+
+    Args:
+        folder: where the run writes.
+        resume: the one that was named, if any.
+        go_on: whether to take `folder`'s LAST where there is one.
+    """
+    if go_on and (folder / LAST).is_file():
+        return folder / LAST
+    return resume
+
+
 def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:
     """Read a checkpoint that `save_checkpoint` wrote, onto the CPU.
 

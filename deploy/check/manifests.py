@@ -16,16 +16,22 @@ from deploy.check.tools import DEPLOY, run
 Object = dict[str, Any]
 
 OVERLAYS = ("dev", "prod")
-ADDED = (
-    ("dev", "monitoring"),
-    ("dev", "model-image"),
-    ("dev", "split"),
-    ("prod", "gateway"),
-    ("prod", "model-image"),
-    ("prod", "split"),
+ADDED: tuple[tuple[str, ...], ...] = (
+    ("dev", "components/monitoring"),
+    ("dev", "components/model-image"),
+    ("dev", "components/split"),
+    ("prod", "components/gateway"),
+    ("prod", "components/model-image"),
+    ("prod", "components/split"),
+    ("dev", "training/base"),
+    ("prod", "training/base", "training/secured"),
+    ("dev", "training/base", "components/gpu", "training/kueue"),
+    ("dev", "training/base", "training/trainjob", "components/gpu", "training/kueue"),
 )
 """Overlays and the components that are built onto them; monitoring and keda are in prod already."""
-WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob")
+JOBS = ("Job", "CronJob", "TrainingRuntime")
+"""What makes pods that end."""
+WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", *JOBS)
 
 
 class Broken(Exception):
@@ -45,8 +51,8 @@ def build(folder: Path) -> list[Object]:
     return [each for each in yaml.safe_load_all(done.stdout) if each]
 
 
-def build_with(overlay: str, component: str) -> list[Object]:
-    """Build an overlay with one more component, as an operator would write it."""
+def build_with(overlay: str, *components: str) -> list[Object]:
+    """Build an overlay with more components, by their folders, as an operator would write it."""
     base = DEPLOY / "overlays" / overlay
     told = yaml.safe_load((base / "kustomization.yaml").read_text())
     with tempfile.TemporaryDirectory() as made:
@@ -57,17 +63,18 @@ def build_with(overlay: str, component: str) -> list[Object]:
             # What a component adds has neither namespace nor tag yet.
             **{key: told[key] for key in ("namespace", "images")},
             "resources": [os.path.relpath(base, folder.resolve())],
-            "components": [os.path.relpath(DEPLOY / "components" / component, folder.resolve())],
+            "components": [os.path.relpath(DEPLOY / component, folder.resolve()) for component in components],
         }
         (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))
         return build(folder)
 
 
 def variants() -> dict[str, list[Object]]:
-    """Everything that can be applied, by its name: the overlays, and each component with one that lacks it."""
+    """Everything that can be applied, by its name such as "dev with split": the overlays, and with more components."""
     found = {overlay: build(DEPLOY / "overlays" / overlay) for overlay in OVERLAYS}
-    for overlay, component in ADDED:
-        found[f"{overlay} with {component}"] = build_with(overlay, component)
+    for overlay, *added in ADDED:
+        words = " and ".join(path.removeprefix("components/") for path in added)
+        found[f"{overlay} with {words}"] = build_with(overlay, *added)
     return found
 
 
@@ -81,6 +88,9 @@ def pod_template(workload: Object) -> Object:
     spec: Object = workload["spec"]
     if workload["kind"] == "CronJob":
         spec = spec["jobTemplate"]["spec"]
+    if workload["kind"] == "TrainingRuntime":
+        (replicated,) = spec["template"]["spec"]["replicatedJobs"]
+        spec = replicated["template"]["spec"]
     template: Object = spec["template"]
     return template
 

@@ -23,8 +23,8 @@ _UNITS = {
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)([a-zA-Z]*)")
 _MARGIN_S = 5
 """The least that is left of the grace period when all has had its time."""
-_KEPT = ("--ratings", "--journal")
-"""Options that name files nobody may lose."""
+_KEPT = ("ratings", "journal", "output_dir", "out", "output")
+"""Options that name files or folders nobody may lose."""
 
 
 def ports(manifests: Manifests) -> Iterator[str]:
@@ -118,15 +118,18 @@ def mounts(manifests: Manifests) -> Iterator[str]:
             yield f"{where}: there is no volume {name} to mount"
         for name in sorted(volumes.keys() - {mount["name"] for mount in mounted}):
             yield f"{where}: nobody mounts the volume {name}"
-        for mount in mounted:
-            if mount["name"] == "models" and not mount.get("readOnly"):
-                yield f"{where}: the models must be mounted read-only"
+        for container in containers(workload):
+            for mount in container.get("volumeMounts", ()):
+                if mount["name"] == "models" and not mount.get("readOnly") and container["args"][0] != "release":
+                    yield f"{where}: the models must be mounted read-only"
         for name, volume in volumes.items():
             if "emptyDir" in volume and "sizeLimit" not in volume["emptyDir"]:
                 yield f"{where}: the emptyDir {name} needs a sizeLimit"
         for container in containers(workload):
+            if "--print_config" in container["args"]:
+                continue  # it writes nothing
             for option, value in settings(manifests, workload, container).items():
-                if f"--{option}" not in _KEPT or not str(value).startswith("/"):
+                if option not in _KEPT or not str(value).startswith("/"):
                     continue
                 volume = volumes.get(_volume_of(container, str(value)), {})
                 if "persistentVolumeClaim" not in volume:

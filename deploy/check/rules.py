@@ -10,8 +10,19 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from deploy.check.manifests import Manifests, Object, containers, matches, name_of, pod_labels, pod_template
+from deploy.check.manifests import (
+    JOBS,
+    WORKLOADS,
+    Manifests,
+    Object,
+    containers,
+    matches,
+    name_of,
+    pod_labels,
+    pod_template,
+)
 from deploy.check.pods import POD_RULES
+from deploy.check.training import TRAINING_RULES
 
 Rule = Callable[[Manifests], Iterator[str]]
 
@@ -50,7 +61,7 @@ def selectors(manifests: Manifests) -> Iterator[str]:
     for each in manifests.of("ServiceMonitor"):
         wanted = each["spec"]["selector"].get("matchLabels", {})
         services = [s for s in manifests.of("Service") if matches(wanted, s["metadata"].get("labels", {}))]
-        ports = {port["name"] for service in services for port in service["spec"]["ports"]}
+        ports = {port["name"] for service in services for port in service["spec"].get("ports", ())}
         for endpoint in each["spec"]["endpoints"]:
             if endpoint["port"] not in ports:
                 yield f"{name_of(each)}: no selected Service has a port {endpoint['port']}"
@@ -61,7 +72,7 @@ def service_ports(manifests: Manifests) -> Iterator[str]:
     for service in manifests.of("Service"):
         for workload in manifests.selected(service["spec"].get("selector", {})):
             known = _ports(workload)
-            for port in service["spec"]["ports"]:
+            for port in service["spec"].get("ports", ()):
                 target = port.get("targetPort", port["port"])
                 if target not in known and target not in known.values():
                     yield f"{name_of(service)}: {name_of(workload)} has no port {target}"
@@ -116,7 +127,7 @@ def jobs(manifests: Manifests) -> Iterator[str]:
     """Jobs end; workloads that serve do not."""
     for each in manifests.workloads():
         policy = pod_template(each)["spec"].get("restartPolicy", "Always")
-        job = each["kind"] in ("Job", "CronJob")
+        job = each["kind"] in JOBS
         if job and policy not in ("Never", "OnFailure"):
             yield f"{name_of(each)}: a Job's restartPolicy is Never or OnFailure, not {policy}"
         if not job and policy != "Always":
@@ -197,7 +208,9 @@ def _references(thing: Object) -> Iterator[tuple[str, str]]:
     if thing["kind"] == "GRPCRoute":
         for rule in thing["spec"]["rules"]:
             yield from (("Service", backend["name"]) for backend in rule["backendRefs"])
-    if thing["kind"] not in ("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"):
+    if thing["kind"] == "TrainJob":
+        yield thing["spec"]["runtimeRef"]["kind"], thing["spec"]["runtimeRef"]["name"]
+    if thing["kind"] not in WORKLOADS:
         return
     spec = pod_template(thing)["spec"]
     if name := spec.get("serviceAccountName"):
@@ -236,6 +249,7 @@ RULES: Sequence[Rule] = (
     network,
     namespaces,
     *POD_RULES,
+    *TRAINING_RULES,
 )
 """All of them."""
 

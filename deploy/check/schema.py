@@ -13,13 +13,16 @@ from typing import Any
 
 VERSION = "1.37"
 """Of Kubernetes, whose schemas are asked."""
-UNKNOWN = ("GRPCRoute",)
+UNKNOWN = ("GRPCRoute", "LocalQueue")
 """Kinds whose schema no Python package brings; `deploy.check.rules` knows their references."""
 _MODELS = {
     "ServiceMonitor": ("cloudcoil.models.prometheus_operator.v1", "ServiceMonitor"),
     "PrometheusRule": ("cloudcoil.models.prometheus_operator.v1", "PrometheusRule"),
     "ScaledObject": ("cloudcoil.models.keda.v1alpha1", "ScaledObject"),
 }
+_TRAINER = {"TrainJob": "TrainerV1alpha1TrainJob", "TrainingRuntime": "TrainerV1alpha1TrainingRuntime"}
+_SCALARS = ("IoK8sApimachineryPkgApiResourceQuantity", "IoK8sApimachineryPkgUtilIntstrIntOrString")
+"""What Kubeflow's models take for objects, and Kubernetes writes as text or a number."""
 
 
 def problem(thing: Mapping[str, Any]) -> str:
@@ -28,7 +31,7 @@ def problem(thing: Mapping[str, Any]) -> str:
     kind = thing.get("kind", "")
     if kind in UNKNOWN:
         return ""
-    said = _custom(thing) if kind in _MODELS else _built_in(thing)
+    said = _custom(thing) if kind in _MODELS else _trainer(thing) if kind in _TRAINER else _built_in(thing)
     return f"{where}: {said}" if said else ""
 
 
@@ -37,8 +40,14 @@ def _built_in(thing: Mapping[str, Any]) -> str:
         validator = _validator(thing["kind"], thing["apiVersion"])
     except OSError:
         return f"Kubernetes {VERSION} knows no {thing['kind']} of {thing['apiVersion']}"
-    error = next(validator.iter_errors(thing), None)
-    return f"{'.'.join(str(part) for part in error.path)}: {error.message}" if error else ""
+    return _first(validator, thing)
+
+
+def _first(validator: Any, thing: Mapping[str, Any]) -> str:
+    from jsonschema.exceptions import best_match
+
+    error = best_match(validator.iter_errors(thing))
+    return f"{'.'.join(str(part) for part in error.absolute_path)}: {error.message}" if error else ""
 
 
 @functools.cache
@@ -65,6 +74,26 @@ def _read(name: str) -> Any:
 
     path = f"kubernetes-json-schema/v{VERSION}.0-local-strict/{name}.json"
     return Resource.from_contents(schema_contents(path, VERSION))
+
+
+def _trainer(thing: Mapping[str, Any]) -> str:
+    """By the schemas of Kubeflow's models: the models themselves refuse every quantity."""
+    return _first(_trainer_validator(thing["kind"]), thing)
+
+
+@functools.cache
+def _trainer_validator(kind: str) -> Any:
+    from jsonschema.validators import Draft202012Validator
+
+    models = importlib.import_module("kubeflow_trainer_api.models")
+    schema = getattr(models, _TRAINER[kind]).model_json_schema(by_alias=True)
+    parts = schema["$defs"]
+    for name in parts.keys() & set(_SCALARS):
+        parts[name] = {"type": ["string", "number"]}
+    for each in (schema, *parts.values()):
+        if "properties" in each:
+            each["additionalProperties"] = False
+    return Draft202012Validator(schema)
 
 
 def _custom(thing: Mapping[str, Any]) -> str:

@@ -26,10 +26,12 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     "batch/v1": ("CronJob", "Job"),
     "gateway.networking.k8s.io/v1": ("GRPCRoute",),
     "keda.sh/v1alpha1": ("ScaledObject",),
+    "kueue.x-k8s.io/v1beta2": ("LocalQueue",),
     "monitoring.coreos.com/v1": ("PrometheusRule", "ServiceMonitor"),
     "networking.k8s.io/v1": ("NetworkPolicy",),
     "policy/v1": ("PodDisruptionBudget",),
     "scheduling.k8s.io/v1": ("PriorityClass",),
+    "trainer.kubeflow.org/v1alpha1": ("TrainJob", "TrainingRuntime"),
 }
 
 

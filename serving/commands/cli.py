@@ -1,5 +1,5 @@
-"""The command line: `saaa up`, `saaa serve`, `saaa analyze`, `saaa compare`, `saaa models`, `saaa ratings`,
-`saaa tokens`, `saaa audit`.
+"""The command line: `saaa up`, `saaa serve`, `saaa analyze`, `saaa compare`, `saaa models`, `saaa release`,
+`saaa ratings`, `saaa tokens`, `saaa audit`.
 
 Exit codes: 0 done; 1 an item failed; 2 wrong usage, or the service cannot start or be reached; 141 nobody reads what is
 printed any more. What a command needs is imported when it runs, so that `saaa --help` is quick.
@@ -250,6 +250,49 @@ def models(
     return run_edit(action, what, models, share=share, pin=pin)
 
 
+def release(
+    archive: Annotated[Path, tyro.conf.Positional],
+    *,
+    report: Path,
+    gates: Path,
+    models: Path,
+    photos: tuple[Path, ...],
+    service: Service = HERE,
+    share: float = 0.1,
+    requests: int = 20,
+    within_s: float = 600.0,
+) -> int:
+    """Bring an archive into a running service: through gates and a canary, or not at all.
+
+    It is held against what its evaluation measured, copied into the folder of archives, served to a share of the
+    callers, asked by name about some pictures, and made the default if it answers all of them; else it is taken back.
+
+    Args:
+        archive: the .mar file.
+        report: JSON of `saaa-train evaluate ... --archive` about it.
+        gates: YAML of what the report must reach, a line a figure: `accuracy: {at_least: 0.8}`.
+        models: the folder of archives that the service follows.
+        photos: pictures to ask about: files, and folders of them.
+        service: how to reach it.
+        share: of the requests that name no version, what goes to it before it is the default, above 0 and below 1.
+        requests: how many of the pictures it is asked about.
+        within_s: seconds in which it must be loaded and have answered.
+    """
+    from serving.commands.release import Release, run_release
+
+    wanted = Release(
+        archive=archive,
+        report=report,
+        gates=gates,
+        models=models,
+        photos=photos,
+        share=share,
+        requests=requests,
+        within_s=within_s,
+    )
+    return run_release(wanted, service)
+
+
 def ratings(
     action: Annotated[Literal["export"], tyro.conf.Positional],
     store: Annotated[str, tyro.conf.Positional],
@@ -335,6 +378,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "analyze": analyze,
     "compare": compare,
     "models": models,
+    "release": release,
     "ratings": ratings,
     "tokens": tokens,
     "audit": audit,

@@ -132,6 +132,16 @@ def rollback(folder: Path, name: str) -> ModelsFile:
     return _edit(folder, change)
 
 
+def served(folder: Path) -> ModelsFile:
+    """What a folder serves, by its file or, without one, by its archives.
+
+    Raises:
+        OptionInvalid: the file cannot be used.
+        ArchiveError: an archive cannot be, or two are the same version.
+    """
+    return models_file.read(folder) or _implicit(folder, None)
+
+
 def describe(content: ModelsFile) -> str:
     """The file in words: one line a version."""
     lines = []

@@ -21,8 +21,8 @@ def findings(variants: dict[str, list[Object]], tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("checkov")
     for recipe in RECIPES:
         (folder / recipe.name).write_text(recipe.read_text())
-    for name in ("dev", "prod with split"):
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump_all(variants[name]))
+    for name in ("dev", "prod with split", "prod with training/base and training/secured"):
+        (folder / f"{name.replace('/', '-')}.yaml").write_text(yaml.safe_dump_all(variants[name]))
     broken = yaml.safe_dump_all(variants["dev"]).replace("allowPrivilegeEscalation: false", "privileged: true")
     (folder / "broken.yaml").write_text(broken)
     what = ("--framework", "kubernetes", "dockerfile", "-d", folder, "-o", "json")

@@ -13,11 +13,12 @@ Variants = dict[str, list[Object]]
 
 def test_every_overlay_and_component_is_built(variants: Variants) -> None:
     assert {path.name for path in (DEPLOY / "overlays").iterdir()} == set(OVERLAYS)
-    used = {component for _, component in ADDED}
+    used = {component for _, *components in ADDED for component in components}
     for overlay in OVERLAYS:
         told = yaml.safe_load((DEPLOY / "overlays" / overlay / "kustomization.yaml").read_text())
-        used |= {path.rpartition("/")[2] for path in told.get("components", ())}
-    assert {path.name for path in (DEPLOY / "components").iterdir()} == used
+        used |= {path.removeprefix("../../") for path in told.get("components", ())}
+    folders = [path for parent in ("components", "training") for path in (DEPLOY / parent).iterdir()]
+    assert {path.relative_to(DEPLOY).as_posix() for path in folders} == used
 
 
 def test_rules_find_nothing(variants: Variants) -> None:

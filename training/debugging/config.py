@@ -35,7 +35,10 @@ RECIPE: dict[str, Any] = {
     "num_workers": 0,
 }
 """How a base is trained where --egdd does not say: minutes for some hundred images on two cores."""
-OURS = ("data_path", "output_dir", "extra_data", "epoch_images", "nb_classes", "resume", "start_epoch", "eval")
+OURS = (
+    *("data_path", "output_dir", "extra_data", "epoch_images", "nb_classes"),
+    *("resume", "go_on", "start_epoch", "eval"),
+)
 """Options of `saaa-train egdd` that the loop sets."""
 
 

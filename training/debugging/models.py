@@ -54,6 +54,7 @@ class Model:
                 accum_iter=options.accum_iter * processes,
                 world_size=1,
                 resume=None,
+                go_on=False,
                 start_epoch=0,
                 eval=False,
                 log_dir=None,

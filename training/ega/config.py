@@ -121,6 +121,8 @@ class EgaConfig:
     seed: int = 0
     resume: Path | None = None
     """Continue from this checkpoint, output_dir/last.pt as a rule."""
+    go_on: bool = False
+    """Continue from output_dir/last.pt if it is there, else begin: for jobs that are started again when they fail."""
     num_workers: int = 0
     """Threads that put batches together ahead; 0 does it between steps."""
     dist_url: str = "env://"
@@ -159,6 +161,8 @@ class EgaConfig:
                 f"warmup_epochs is {self.warmup_epochs:g}; it must be less than epochs ({self.epochs}).",
                 field="warmup_epochs",
             )
+        if self.go_on and self.resume is not None:
+            raise OptionInvalid("--go_on and --resume both say where to continue from; give one.", field="go_on")
         if (self.data_path is None) == (self.cache is None):
             raise OptionInvalid("Give either --data_path FOLDER or --cache FOLDER.", field="data_path")
         if self.relevance is not None and not self.explanation_weight:

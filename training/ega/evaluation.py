@@ -73,6 +73,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     wording = _wording(annotations, regions)
     mentions = {kind: wording.count(captions, graphs[TRUE]) for kind, captions in words.items()}
     figures: dict[str, Any] = {
+        # Of the archive that was measured, so that nothing else is released by these figures.
+        "digest": archive.info(config.archive).digest if config.archive is not None else None,
         "eval_set": config.eval_set,
         "regions": len(regions),
         "images": len({region.image_id for region in regions}),

@@ -28,7 +28,7 @@ from training.seeding import seed_everything
 SAME = ("batch_size", "captions_per_region", "seed", "world_size")
 """Options that say which captions a step takes; a resumed run needs those of its checkpoint."""
 NOT_RECIPE = (
-    *("data_path", "cache", "output_dir", "log_dir", "annotations", "images", "resume"),
+    *("data_path", "cache", "output_dir", "log_dir", "annotations", "images", "resume", "go_on"),
     *("dist_url", "device", "threads", "num_workers", "save_minutes"),
 )
 """Options that say where things are and how they are computed, not what."""

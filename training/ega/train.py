@@ -15,7 +15,7 @@ from torch import Tensor
 from saaa.errors import TrainingDiverged
 from training.agreement import agree, diverged, save_due, stopped
 from training.books import Books, make_folder, open_books
-from training.checkpoint import BEST, LAST
+from training.checkpoint import BEST, LAST, to_continue
 from training.distributed import World, world
 from training.ega.batches import Batch
 from training.ega.config import EgaConfig
@@ -86,8 +86,9 @@ def train(config: EgaConfig, *, before: Callable[[], object] | None = None) -> d
 def _train(config: EgaConfig, processes: World) -> dict[str, Any]:
     started = time.monotonic()
     run = set_up(config, processes)
-    if config.resume is not None:
-        resume(run, config.resume)
+    begun = processes.first(lambda: to_continue(config.output_dir, config.resume, go_on=config.go_on))
+    if begun is not None:
+        resume(run, begun)
         processes.print(f"resumed after epoch {run.epoch}, step {run.step} of the next")
     processes.first(lambda: save_config(config, config.output_dir / "config.yaml"))
     processes.print(
@@ -103,7 +104,7 @@ def _train(config: EgaConfig, processes: World) -> dict[str, Any]:
             drawn=DRAWN,
             log_dir=config.log_dir,
             done=run.done,
-            resumed=config.resume is not None,
+            resumed=begun is not None,
         ) as books,
     ):
         while not run.over:

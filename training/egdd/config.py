@@ -207,6 +207,8 @@ class RunOptions:
     seed: int = 0
     resume: Path | None = None
     """Continue from this checkpoint, output_dir/last.pt as a rule."""
+    go_on: bool = False
+    """Continue from output_dir/last.pt if it is there, else begin: for jobs that are started again when they fail."""
     start_epoch: int = 0
     """Begin at this epoch (0 is the first) without --resume, as if the earlier ones were done."""
     eval: bool = False
@@ -242,6 +244,8 @@ class RunOptions:
             check(name, getattr(self, name), at_least=0)
         for name in ("patience", "threads"):
             check(name, getattr(self, name), at_least=1)
+        if self.go_on and self.resume is not None:
+            raise OptionInvalid("--go_on and --resume both say where to continue from; give one.", field="go_on")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,8 +38,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     NAME.failures.csv (every wrong image). With `config.export`, the outputs go there; see `training.egdd.export`.
 
     Returns:
-        See `measure`, plus "model", "data" (path and digest), "skipped" and "failures" (the 100 worst images, worst
-        first).
+        See `measure`, plus "model", "digest" (the archive's; None for a checkpoint), "data" (path, digest), "skipped"
+        and "failures" (the 100 worst images, worst first).
 
     Raises:
         DataError, ArchiveError, CheckpointError: the images, the archive or the checkpoint are unusable, or a file
@@ -49,10 +49,12 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     if config.archive is not None:
-        classifier, model = Classifier.from_archive(archives.read(config.archive)), config.archive
+        archive = archives.read(config.archive)
+        classifier, model, digest = Classifier.from_archive(archive), config.archive, archive.digest
     else:
         assert config.checkpoint is not None, "EvaluateConfig demands one of the two"
         classifier, model = classifier_of(load_checkpoint(config.checkpoint, "egdd")), config.checkpoint
+        digest = None
     classifier.to(torch_device(config.device))
     classes = classifier.config.classes
     listing = list_images(config.data_path, classes, show=True)
@@ -69,6 +71,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     wrong = failures(found.logits, images.labels, places, classes)
     report: dict[str, Any] = {
         "model": str(model),
+        "digest": digest,
         "data": {"path": str(config.data_path), "digest": images.digest},
         **measure(found.logits, images.labels, classes),
         "skipped": [{"file": file, "reason": reason} for file, reason in images.skipped],

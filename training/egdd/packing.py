@@ -22,7 +22,7 @@ from training.egdd.published import read_published
 
 # How a run is set up on a machine says nothing about the model, and would make the archive depend on the machine.
 NOT_RECIPE = frozenset(
-    "data_path output_dir log_dir resume eval dist_eval num_workers pin_mem cache_mb threads device save_minutes "
+    "data_path output_dir log_dir resume go_on eval dist_eval num_workers pin_mem cache_mb threads device save_minutes "
     "attributions_every local_rank dist_on_itp dist_url".split()
 )
 

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from saaa.errors import CheckpointError, TrainingDiverged
 from training.agreement import Agreed, agree, diverged, save_due, stopped
 from training.books import Books, make_folder, open_books
-from training.checkpoint import BEST, LAST
+from training.checkpoint import BEST, LAST, to_continue
 from training.distributed import World, world
 from training.egdd.books import DRAWN, Row, note_epoch, note_examples, note_setup
 from training.egdd.config import EgddConfig
@@ -82,8 +82,9 @@ def _evaluate_only(config: EgddConfig, processes: World) -> dict[str, Any]:
 def _train(config: EgddConfig, processes: World) -> dict[str, Any]:
     started = time.monotonic()
     run = set_up(config, processes)
-    if config.resume is not None:
-        resume(run, config.resume)
+    begun = processes.first(lambda: to_continue(config.output_dir, config.resume, go_on=config.go_on))
+    if begun is not None:
+        resume(run, begun)
     skipped = processes.first(lambda: note_setup(run))
     processes.print(
         f"{config.model}: {len(run.train)} training and {len(run.val)} validation images of "
@@ -99,7 +100,7 @@ def _train(config: EgddConfig, processes: World) -> dict[str, Any]:
             drawn=DRAWN,
             log_dir=config.log_dir,
             done=run.done,
-            resumed=config.resume is not None,
+            resumed=begun is not None,
         ) as books,
     ):
         while not run.over:

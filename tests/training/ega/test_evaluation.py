@@ -140,6 +140,7 @@ def test_the_archive_measures_like_its_checkpoint(world, trained, figures, tmp_p
     assert whole.card["metrics"]["ega_cider"] == figures["ega_cider"]
     assert whole.card["recipe"]["width"] == 16
     again = evaluate(EvaluateConfig(data_path=world, archive=path, resamples=RESAMPLES, diverse=1))
+    assert (again["digest"], figures["digest"]) == (whole.digest, None)
     assert again["ega_cider"] == figures["ega_cider"]
     assert again["node_accuracy"] == pytest.approx(figures["node_accuracy"])
     assert again["diversity"] == {}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from saaa.errors import CheckpointError
+from saaa.errors import CheckpointError, OptionInvalid
 from tests.training.ega.tiny_run import assert_same, config_for, eventful, signalled, still
 from tests.training.ega.tiny_world import make
 from tests.training.runs import losses, rows
@@ -45,8 +45,9 @@ def test_stop_and_resume_equals_uninterrupted(
 
 
 def test_resume_after_a_crash(finished: Path, tiny_world: Path, tmp_path: Path) -> None:
-    """The process is killed in step 4; the last save is of step 3, whose row, and a torn one, are in the table."""
-    often = {"save_minutes": 1e-9}
+    """The process is killed in step 4; the last save is of step 3, whose row, and a torn one, are in the table. The
+    same command, given again, goes on."""
+    often = {"save_minutes": 1e-9, "go_on": True}
 
     def crash(_: str) -> None:
         with signalled(4, signal.SIGKILL, rank="0"):
@@ -57,9 +58,14 @@ def test_resume_after_a_crash(finished: Path, tiny_world: Path, tmp_path: Path) 
     assert load_checkpoint(tmp_path / "out" / "last.pt", "ega")["training"]["step"] == 3
     table = tmp_path / "out" / "steps.csv"
     table.write_text(table.read_text() + "4,1,0.1,0.1,0.1,0.1\n5,1,0.")
-    train(eventful(tiny_world, tmp_path / "out", resume=tmp_path / "out" / "last.pt"))
+    train(eventful(tiny_world, tmp_path / "out", go_on=True))
     assert_same(finished / "last.pt", tmp_path / "out" / "last.pt")
     assert losses(tmp_path / "out") == losses(finished)
+
+
+def test_one_place_to_continue_from(tiny_world: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionInvalid, match="--go_on and --resume"):
+        eventful(tiny_world, tmp_path, go_on=True, resume=tmp_path / "last.pt")
 
 
 def test_a_finished_run_resumed_does_nothing_and_more_epochs_go_on(

@@ -114,6 +114,7 @@ def test_archive_and_checkpoint_agree(class_folders: Path, served: Path, tmp_pat
     first = evaluate(EvaluateConfig(data_path=data, archive=served, output=output))
     second = evaluate(EvaluateConfig(data_path=data, checkpoint=tmp_path / "a.pt", batch_size=12))
     assert json.loads(output.read_text()) == first
+    assert (first["digest"], second["digest"]) == (archive.info(served).digest, None)
     assert first["images"] == 12
     assert first["skipped"][0]["file"] == "red/bad.jpg"
     assert first["confusion"] == second["confusion"]

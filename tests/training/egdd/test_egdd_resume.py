@@ -59,11 +59,12 @@ def test_stop_and_resume_equals_uninterrupted(
 
 
 def test_resume_after_a_crash(finished: Path, class_folders: Path, tmp_path: Path) -> None:
-    """The process is killed in step 4; the last save is of step 3, whose row, and a torn one, are in the table."""
+    """The process is killed in step 4; the last save is of step 3, whose row, and a torn one, are in the table. The
+    same command, given again, goes on."""
 
     def crash(_: str) -> None:
         with signalled(4, signal.SIGKILL, rank="0"):
-            train(options(class_folders, tmp_path / "out", **{**EVENTFUL, "save_minutes": 1e-9}))
+            train(options(class_folders, tmp_path / "out", **{**EVENTFUL, "save_minutes": 1e-9}, go_on=True))
 
     (error,) = together(1, crash, tmp_path / "meet")
     assert str(error) == f"exit code {-signal.SIGKILL}"
@@ -71,9 +72,38 @@ def test_resume_after_a_crash(finished: Path, class_folders: Path, tmp_path: Pat
     table = tmp_path / "out" / "steps.csv"
     assert len(rows(tmp_path / "out")) == 3
     table.write_text(table.read_text() + "4,2,0.1,0.1,0.1,0.1\n5,3,0.")
-    train(options(class_folders, tmp_path / "out", **EVENTFUL, resume=tmp_path / "out" / "last.pt"))
+    train(options(class_folders, tmp_path / "out", **EVENTFUL, go_on=True))
     assert_same(finished / "last.pt", tmp_path / "out" / "last.pt")
     assert losses(tmp_path / "out") == losses(finished)
+
+
+def test_two_processes_one_killed_and_both_started_again(class_folders: Path, tmp_path: Path) -> None:
+    """The second process is killed in the midst of an epoch; the first one, which waits for it, fails."""
+    changes = {**EVENTFUL, "accum_iter": 1, "dist_eval": True, "epochs": 2, "go_on": True}
+
+    def whole(url: str) -> None:
+        train(options(class_folders, tmp_path / "whole", **changes, dist_url=url))
+
+    def struck(url: str) -> None:
+        with signalled(5, signal.SIGKILL, rank="1"):
+            train(options(class_folders, tmp_path / "parts", **{**changes, "save_minutes": 1e-9}, dist_url=url))
+
+    def again(url: str) -> None:
+        train(options(class_folders, tmp_path / "parts", **changes, dist_url=url))
+
+    assert together(2, whole, tmp_path / "1") == [None, None]
+    first, second = together(2, struck, tmp_path / "2")
+    assert isinstance(first, RuntimeError)
+    assert str(second) == f"exit code {-signal.SIGKILL}"
+    assert load_checkpoint(tmp_path / "parts" / "last.pt", "egdd")["training"]["step"] == 1
+    assert together(2, again, tmp_path / "3") == [None, None]
+    assert_same(tmp_path / "whole" / "last.pt", tmp_path / "parts" / "last.pt")
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+def test_one_place_to_continue_from(class_folders: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionInvalid, match="--go_on and --resume"):
+        options(class_folders, tmp_path, go_on=True, resume=tmp_path / "last.pt")
 
 
 def test_a_finished_run_resumed_does_nothing_but_measure(finished: Path, class_folders: Path, tmp_path: Path) -> None:
