@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,21 @@ class Seen:
     """Calls a second with full batches."""
     edge: dict[Work, list[float]] = field(default_factory=lambda: defaultdict(list))
     """Seconds of processor time a call beside the worker's, with full batches."""
+
+    @classmethod
+    def together(cls, first: Seen, second: Seen) -> Seen:
+        """Both."""
+        both = cls()
+        for seen in (first, second):
+            for work in KINDS:
+                for size, seconds in seen.batches[work].items():
+                    both.batches[work][size] += seconds
+                both.rates[work] += seen.rates[work]
+                both.edge[work] += seen.edge[work]
+            both.decode += seen.decode
+            both.outside += seen.outside
+            both.around += seen.around
+        return both
 
     def costs(self) -> Costs:
         """What the simulation draws from; half of what is outside lies before admission, half after the result."""
@@ -121,13 +137,15 @@ class Real:
             seen.batches[Work(row["work"])][row["items"]].append(row["seconds"])
         if callers == LONE:
             for (total, answer), row in zip(answers, rows, strict=True):
-                stages = {each.stage: each.milliseconds / 1000 for each in pb.AnalyzeResponse.FromString(answer).timings}
+                stages = {
+                    each.stage: each.milliseconds / 1000 for each in pb.AnalyzeResponse.FromString(answer).timings
+                }
                 seen.decode.append(stages["decode"])
                 seen.outside.append(total - stages["total"])
                 seen.around.append(stages["classify"] - row["seconds"])
         if callers == max(CALLERS[work]):
             seen.rates[work].append(len(answers) / took)
-            seen.edge[work].append((cpu - sum(row["seconds"] for row in rows)) / len(answers))
+            seen.edge[work].append((cpu - sum(row["cpu"] for row in rows)) / len(answers))
 
     async def replay(self, times: NDArray[np.float64], wanted: Sequence[Work], deadline_s: float) -> list[Asked]:
         """Send the arrivals when they are due, whatever has become of the others."""
@@ -158,7 +176,7 @@ class Real:
             found[Work(row["work"])][row["items"]].append(row["seconds"])
         return found
 
-    def _rows(self) -> list[dict]:
+    def _rows(self) -> list[dict[str, Any]]:
         """Its new lines."""
         lines = self._batches.read_text().splitlines() if self._batches.exists() else []
         self._batches.write_text("")

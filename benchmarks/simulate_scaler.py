@@ -1,4 +1,4 @@
-"""The autoscaler's rules: Prometheus' rate, the horizontal autoscaler's arithmetic and its behaviour, read from `deploy`.
+"""The autoscaler: Prometheus' rate, the horizontal autoscaler's arithmetic, and its behaviour as `deploy` has it.
 
 After Kubernetes' own description (Horizontal Pod Autoscaling: algorithm details, stabilisation, policies) for external
 metrics of type AverageValue, which is what KEDA's triggers become.
@@ -101,8 +101,7 @@ def _trigger(metadata: Mapping[str, str]) -> Trigger:
 
 def _policies(behaviour: Mapping[str, Any]) -> tuple[Policy, ...]:
     return tuple(
-        Policy(seconds=each["periodSeconds"], **{"Percent": {"percent": each["value"]}, "Pods": {"pods": each["value"]}}[each["type"]])
-        for each in behaviour["policies"]
+        Policy(seconds=each["periodSeconds"], **{each["type"].lower(): each["value"]}) for each in behaviour["policies"]
     )
 
 
@@ -155,13 +154,14 @@ class Autoscaler:
             metric: the sum over all pods of a trigger's query.
         """
         rules = self.rules
+        if not self._recommended:
+            self._recommended.append((now, pods))
         raw = max(self._by_metric(pods, metric(trigger), trigger.threshold) for trigger in rules.triggers)
         raw = min(max(raw, rules.least), rules.most)
         self._recommended.append((now, raw))
         while self._recommended[0][0] < now - max(rules.up_window_s, rules.down_window_s):
             self._recommended.popleft()
-        calm = self._stable(now, pods)
-        allowed = min(max(calm, self._floor(now, pods)), self._ceiling(now, pods))
+        allowed = min(max(self._calm(now, pods), self._floor(now, pods)), self._ceiling(now, pods))
         if allowed != pods:
             self._changes.append((now, allowed - pods))
         return allowed
@@ -172,28 +172,29 @@ class Autoscaler:
             return pods
         return math.ceil(total / threshold)
 
-    def _stable(self, now: float, pods: int) -> int:
+    def _calm(self, now: float, pods: int) -> int:
         """Up to the least of the short window, down to the greatest of the long one."""
         rules = self.rules
         up = min(count for when, count in self._recommended if when >= now - rules.up_window_s)
         down = max(count for when, count in self._recommended if when >= now - rules.down_window_s)
-        return min(max(pods, up), down) if up <= down else pods
+        return min(max(pods, up), down)
 
-    def _changed(self, now: float, seconds: float, sign: int) -> int:
-        return sum(change for when, change in self._changes if when > now - seconds and change * sign > 0)
+    def _before(self, now: float, pods: int, seconds: float) -> int:
+        """Pods when a policy's period began."""
+        return pods - sum(change for when, change in self._changes if when > now - seconds)
 
     def _ceiling(self, now: float, pods: int) -> int:
         """The most generous of the policies."""
         ceilings = [pods]
         for policy in self.rules.up:
-            before = pods - self._changed(now, policy.seconds, 1)
+            before = self._before(now, pods, policy.seconds)
             ceilings.append(math.ceil(before * (1 + policy.percent / 100)) + policy.pods)
         return max(ceilings)
 
     def _floor(self, now: float, pods: int) -> int:
         floors = [pods]
         for policy in self.rules.down:
-            before = pods - self._changed(now, policy.seconds, -1)
+            before = self._before(now, pods, policy.seconds)
             floors.append(math.floor(before * (1 - policy.percent / 100)) - policy.pods)
         return min(floors)
 

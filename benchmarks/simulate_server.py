@@ -2,7 +2,8 @@
 
     python -m benchmarks.simulate_server --models FOLDER --port PORT --batches FILE
 
-Each batch is a line of JSON: kind, items, seconds that the executor took. Nothing else differs from `saaa up`.
+Each batch is a line of JSON: kind, items, wall and processor seconds that the executor took. Nothing else differs from
+`saaa up`.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ class _Timed:
         return self._executor.info
 
     def run(self, batch: WorkBatch) -> list[ItemResult]:
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.thread_time()
         results = self._executor.run(batch)
-        row = {"work": batch.work.value, "items": len(batch.items), "seconds": time.perf_counter() - start}
+        took = {"seconds": time.perf_counter() - start, "cpu": time.thread_time() - cpu}
+        row = {"work": batch.work.value, "items": len(batch.items), **took}
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         return results
