@@ -132,6 +132,7 @@ class Cluster:
 
     def _change(self, by: int) -> None:
         for _ in range(max(0, by)):
+            self._starting += 1
             self._env.process(self._start())
         for _ in range(max(0, -by)):
             # What is still starting goes first, as Kubernetes deletes what is not ready first. One that has begun to
@@ -143,7 +144,6 @@ class Cluster:
                 self._ready.pop()
 
     def _start(self) -> Generator[simpy.Event, None, None]:
-        self._starting += 1
         yield self._env.timeout(self._start_s)
         if self._leaving:
             self._leaving -= 1

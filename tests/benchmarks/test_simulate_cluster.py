@@ -103,7 +103,10 @@ def _run(rules: Rules | None, times: np.ndarray) -> Scaled:
 def test_pods_follow_the_load_and_nobody_is_forgotten() -> None:
     """Two pods answer 2.5 a second each; from the 60th second on 12 a second come."""
     times = arrivals(np.repeat([0.5, 12.0], [60, 180]), 1.0, 0)
-    fixed, scaled = _run(None, times), _run(replace(RULES, triggers=(replace(RULES.triggers[0], threshold=0.7),)), times)
+    fixed, scaled = (
+        _run(None, times),
+        _run(replace(RULES, triggers=(replace(RULES.triggers[0], threshold=0.7),)), times),
+    )
     for each in (fixed, scaled):
         assert len(each.asked) == len(times)
     assert {count for _, count, _ in fixed.pods} == {2}

@@ -45,18 +45,18 @@ def test_a_lone_request_takes_the_sum_of_its_parts() -> None:
 def test_one_server_and_one_at_a_time_is_lindleys_recursion() -> None:
     """M/D/1: W' = max(0, W + service - gap), exactly; and on average near Pollaczek and Khinchine's formula."""
     service, load = 0.1, 0.5
-    gaps = np.random.default_rng(3).exponential(service / load, 1500)
+    gaps = np.random.default_rng(3).exponential(service / load, 600)
     waits = [0.0]
     for gap in gaps[1:]:
         waits.append(max(0.0, waits[-1] + service - gap))
     asked = run({1: service}, np.cumsum(gaps).tolist())
     found = [each.seconds - service for each in sorted(asked, key=lambda each: each.at)]
     assert found == pytest.approx(waits, abs=1e-6)
-    assert np.mean(found) == pytest.approx(load * service / (2 * (1 - load)), rel=0.25)
+    assert np.mean(found) == pytest.approx(load * service / (2 * (1 - load)), rel=0.3)
 
 
 def test_what_arrives_together_travels_together() -> None:
-    told = FacadeSettings(predict=LaneSettings(max_batch=4, max_batch_s=10.0))
+    told = FacadeSettings(decode_threads=4, predict=LaneSettings(max_batch=4, max_batch_s=10.0))
     asked = run({1: 1.0, 4: 2.0}, [0.0] * 4, told=told)
     assert [each.seconds for each in asked] == pytest.approx([2.0] * 4)
 
@@ -68,7 +68,7 @@ def test_a_busy_lane_gathers_what_comes_meanwhile() -> None:
 
 
 def test_refuses_who_could_not_be_answered_in_time() -> None:
-    """One second each, margin 5 %: the second is expected after 2.1 s, the third after 3.15 s, and 2.5 s are allowed."""
+    """One second each, margin 5 %: the second is expected after 2.1 s, the third after 3.15 s; 2.5 s are allowed."""
     asked = run({1: 1.0}, [0.0] * 4, deadline_s=2.5)
     assert sorted(each.outcome for each in asked) == ["answered", "answered", "refused", "refused"]
     assert [each.seconds for each in asked if each.outcome == "refused"] == [0.0, 0.0]
