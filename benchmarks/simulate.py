@@ -62,6 +62,8 @@ class Options:
     """Of each closed loop; there are 11 of them before, between and after the parts."""
     pods: float = 1.5
     """Load of the scaled part, in pods' capacity: its mean."""
+    scaled_from: int = 600
+    """Where its part of the recorded intensity begins, in seconds."""
     scaled_s: int = 900
     busy: float = 0.7
     """Part of its capacity to which a pod is to be used, as the thresholds in deploy are set."""
@@ -153,10 +155,10 @@ def scale(
     return name, cluster.run(times, wanted, deadline_s=options.deadline_s, seconds=options.scaled_s)
 
 
-def scaled(options: Options, costs: Costs, rate: float) -> dict[str, Scaled]:
-    """All scenarios, on the same arrivals."""
+def scaled(options: Options, costs: Costs, offered: NDArray[np.float64]) -> dict[str, Scaled]:
+    """All scenarios, on the same arrivals: so many a second, of each second."""
     rules = Rules.deployed()
-    times = arrivals(recorded()[: options.scaled_s], rate, options.seed)
+    times = arrivals(offered, 1.0, options.seed)
     enough = math.ceil(options.pods / options.busy)
     told = [
         (f"fixed at {enough} (the mean at {options.busy:.0%})", None, enough),
@@ -184,26 +186,28 @@ def main(options: Options) -> None:
     start = time.monotonic()
     found = asyncio.run(validate(options))
     real, simulated, replayed = found.figures()
+    print("\n".join(report.compared(real, simulated)) + "\n", flush=True)  # the rest takes minutes more
     costs = found.seen.costs()
     worker = costs.capacity(shares(options), SETTINGS)
     rules, workers = Rules.deployed(), deployed_workers()
     capacity = worker * workers
     rate = options.pods * capacity
-    intensity = recorded()[: options.scaled_s]
-    clusters = scaled(options, costs, rate)
-    lags = {name: report.short_of_pods(each, intensity, rate, capacity) for name, each in clusters.items()}
-    rates = {work: float(np.median(found.seen.rates[work])) for work in KINDS}
+    offered = recorded()[options.scaled_from : options.scaled_from + options.scaled_s]
+    offered *= rate / offered.mean()
+    clusters = scaled(options, costs, offered)
+    lags = {name: report.short_of_pods(each, offered, capacity) for name, each in clusters.items()}
+    alone = {work: costs.capacity({work: 1.0}, SETTINGS) for work in KINDS}
     edge = {work.value: float(np.median(found.seen.edge[work])) for work in KINDS}
     parts = {work.value: share for work, share in shares(options).items()}
-    own = {name: f"{value:+.1%}" for name, value in report.differences(real, replayed).items()}
+    own = ", ".join(f"{name} {value:+.1%}" for name, value in report.differences(real, replayed).items())
     text = "\n".join(
         [
             f"Machine: {machine()}. Model: {FAST} at 224, one thread a worker; {options.explained:.0%} of the requests "
             f"want an attribution; deadline {options.deadline_s:g} s.",
             "",
-            f"Measured, full batches: {rates[Work.PREDICT]:.1f} predictions or {rates[Work.EXPLAIN]:.1f} explanations "
-            f"a second through gRPC; of this mix {worker:.1f} a second of a worker, so {capacity:.1f} of a pod with "
-            f"{workers}. Start to first answer: {found.start_s:.1f} s.",
+            f"Measured, a worker in full batches: {alone[Work.PREDICT]:.1f} predictions or {alone[Work.EXPLAIN]:.1f} "
+            f"explanations a second, {worker:.1f} of this mix; so {capacity:.1f} of a pod with {workers}. From a cold "
+            f"start to the first answer: {found.start_s:.1f} s.",
             "",
             *report.compared(real, simulated),
             "",
@@ -242,7 +246,7 @@ def main(options: Options) -> None:
     }
     (options.output / "simulate.json").write_text(json.dumps(figures, default=str) + "\n")
     picture = options.output / "simulate.png"
-    report.draw(picture, found.real, found.simulated, clusters, intensity * rate, capacity)
+    report.draw(picture, found.real, found.simulated, clusters, offered, capacity)
     if options.write_doc:
         report.into_doc(text)
     print(f"\n{picture}, {options.output / 'simulate.json'}; {time.monotonic() - start:.0f} s")

@@ -48,8 +48,6 @@ class Seen:
     """A lone caller's seconds without the request's own `total`."""
     around: list[float] = field(default_factory=list)
     """A lone request's seconds in its lane without the worker's."""
-    rates: dict[Work, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """Calls a second with full batches."""
     edge: dict[Work, list[float]] = field(default_factory=lambda: defaultdict(list))
     """Seconds of processor time a call beside the worker's, with full batches."""
 
@@ -61,7 +59,6 @@ class Seen:
             for work in KINDS:
                 for size, seconds in seen.batches[work].items():
                     both.batches[work][size] += seconds
-                both.rates[work] += seen.rates[work]
                 both.edge[work] += seen.edge[work]
             both.decode += seen.decode
             both.outside += seen.outside
@@ -122,7 +119,7 @@ class Real:
     async def _loop(self, work: Work, callers: int, seconds: float, seen: Seen) -> None:
         self._rows()
         end, answers = time.perf_counter() + seconds, list[tuple[float, bytes]]()
-        cpu, begin = self._processes.seconds(), time.perf_counter()
+        cpu = self._processes.seconds()
 
         async def caller(index: int) -> None:
             while (start := time.perf_counter()) < end:
@@ -131,7 +128,7 @@ class Real:
                 index += 1
 
         await asyncio.gather(*map(caller, range(callers)))
-        took, cpu = time.perf_counter() - begin, self._processes.seconds() - cpu
+        cpu = self._processes.seconds() - cpu
         rows = self._rows()
         for row in rows:
             seen.batches[Work(row["work"])][row["items"]].append(row["seconds"])
@@ -144,7 +141,6 @@ class Real:
                 seen.outside.append(total - stages["total"])
                 seen.around.append(stages["classify"] - row["seconds"])
         if callers == max(CALLERS[work]):
-            seen.rates[work].append(len(answers) / took)
             seen.edge[work].append((cpu - sum(row["cpu"] for row in rows)) / len(answers))
 
     async def replay(self, times: NDArray[np.float64], wanted: Sequence[Work], deadline_s: float) -> list[Asked]:

@@ -111,12 +111,12 @@ def bottlenecks(worker: float, workers: int, edge: Mapping[str, float], shares: 
     return "\n".join(lines)
 
 
-def short_of_pods(scaled: Scaled, intensity: NDArray[np.float64], rate: float, capacity: float) -> tuple[float, float]:
+def short_of_pods(scaled: Scaled, offered: NDArray[np.float64], capacity: float) -> tuple[float, float]:
     """Seconds in which more came, over 30 s, than the ready pods can answer; and the longest such stretch."""
-    smooth = np.convolve(intensity, np.ones(30) / 30, "same") * rate
+    smooth = np.convolve(offered, np.ones(30) / 30, "same")
     when = [seconds for seconds, _, _ in scaled.pods]
     ready = np.asarray([count for _, _, count in scaled.pods])
-    at = np.searchsorted(when, np.arange(len(intensity)), "right") - 1
+    at = np.searchsorted(when, np.arange(len(offered)), "right") - 1
     short = smooth > ready[at] * capacity
     longest = run = 0
     for each in short:
@@ -175,7 +175,7 @@ def draw(
         low.step(edges[:-1], np.histogram(lost, edges)[0] / 15, where="post", label=name)
     middle.set(ylabel="ready pods", title="Synthetic bursts and the autoscaler")
     low.set(xlabel="seconds", ylabel="refused or expired a second")
-    middle.legend()
+    middle.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     sheet.savefig(path, dpi=100)
 
 

@@ -148,6 +148,6 @@ def test_seconds_with_too_few_pods() -> None:
     pods = [(0.0, 1, 1), (100.0, 2, 1), (130.0, 2, 2)]
     scaled = Scaled(figures=figures, pod_hours=0, mean_pods=0, most_pods=2, asked=(), pods=pods)
     # From 100 on 15 a second come, and a pod answers 10; the mean over 30 s passes 10 as soon as a third of it is 15.
-    short, longest = report.short_of_pods(scaled, np.repeat([0.75, 1.5], [100, 100]), 10.0, 10.0)
+    short, longest = report.short_of_pods(scaled, np.repeat([7.5, 15.0], [100, 100]), 10.0)
     assert short == longest
     assert 25 <= short <= 40
