@@ -126,7 +126,7 @@ async def validate(options: Options) -> Validation:
             await real.measure(options.loop_s, after)
             found.drift.append(after.costs().mean(Work.PREDICT, 1) / before.costs().mean(Work.PREDICT, 1))
             costs = Seen.together(before, after).costs()
-            replayed = replace(costs, batches={work: dict(own[work]) for work in KINDS})
+            replayed = replace(costs, batches={work: own[work] or costs.batches[work] for work in KINDS})
             for draw in range(DRAWS):
                 told: dict[str, Any] = {"deadline_s": options.deadline_s, "seed": draw, "warm": WARM}
                 found.simulated += simulate_pod(costs, SETTINGS, times, wanted, **told)
