@@ -53,7 +53,7 @@ def compared(real: Figures, simulated: Figures) -> list[str]:
     for name, value in asdict(real).items():
         text, unit = _NAMES[name]
         verdict = "" if abs(found[name]) <= WITHIN else f" (missed: more than {WITHIN:.0%})"
-        lines.append(f"| {text} | {value * unit:.3g} | {theirs[name] * unit:.3g} | {found[name]:+.1%}{verdict} |")
+        lines.append(f"| {text} | {value * unit:.4g} | {theirs[name] * unit:.4g} | {found[name]:+.1%}{verdict} |")
     return lines
 
 
@@ -157,7 +157,7 @@ def draw(
     """Latencies of the answered, real and simulated; below them each scenario's pods, and what was shed."""
     from matplotlib.figure import Figure
 
-    sheet = Figure(figsize=(11, 11), layout="constrained")
+    sheet = Figure(figsize=(14, 11), layout="constrained")
     top, middle, low = sheet.subplots(3, 1)
     for name, asked in (("real facade", real), ("simulated", simulated)):
         times = np.sort([each.seconds for each in asked if each.outcome == "answered"])
