@@ -129,8 +129,8 @@ async def validate(options: Options) -> Validation:
             replayed = replace(costs, batches={work: own[work] or costs.batches[work] for work in KINDS})
             for draw in range(DRAWS):
                 told: dict[str, Any] = {"deadline_s": options.deadline_s, "seed": draw, "warm": WARM}
-                found.simulated += simulate_pod(costs, SETTINGS, times, wanted, **told)
-                found.replayed += simulate_pod(replayed, SETTINGS, times, wanted, **told)
+                found.simulated += simulate_pod(costs, SETTINGS, times.tolist(), wanted, **told)
+                found.replayed += simulate_pod(replayed, SETTINGS, times.tolist(), wanted, **told)
             found.seen = Seen.together(found.seen, before)
             found.seconds += options.part_s
             before = after
@@ -152,7 +152,7 @@ def scale(
         seed=options.seed,
     )
     wanted = kinds(len(times), options.explained, options.seed)
-    return name, cluster.run(times, wanted, deadline_s=options.deadline_s, seconds=options.scaled_s)
+    return name, cluster.run(times.tolist(), wanted, deadline_s=options.deadline_s, seconds=options.scaled_s)
 
 
 def scaled(options: Options, costs: Costs, offered: NDArray[np.float64]) -> dict[str, Scaled]:

@@ -35,7 +35,7 @@ class Modulation:
         product = self._chain(rng, self.slow_levels, self.slow_mean_s) * self._chain(
             rng, self.fast_levels, self.fast_mean_s
         )
-        return np.round(product / product.mean(), 3)
+        return np.asarray(np.round(product / product.mean(), 3), np.float64)
 
     def _chain(
         self, rng: np.random.Generator, levels: tuple[float, float], means: tuple[float, float]

@@ -55,7 +55,7 @@ class Cluster:
         seed: int = 0,
     ) -> None:
         self._env = simpy.Environment()
-        self._loop = SimulatedLoop(self._env)
+        self._loop = SimulatedLoop(self._env)  # type: ignore[abstract]
         self._costs, self._settings, self._rules = costs, settings, rules
         self._workers, self._start_s = workers, start_s
         self._rng = np.random.default_rng(seed)

@@ -196,7 +196,7 @@ def simulate_pod(
         warm: lone requests of each kind before, so that the lanes' estimates are those of a pod in use.
     """
     env = simpy.Environment()
-    loop = SimulatedLoop(env)
+    loop = SimulatedLoop(env)  # type: ignore[abstract]
     pod = Pod(loop, costs, settings, workers, np.random.default_rng(seed))
     asked: list[Asked] = []
 
