@@ -12,6 +12,7 @@ MEASUREMENTS = (
     "agreement",
     "latency",
     "serving",
+    "simulate",
     "ratings",
     "attribution",
     "training egdd",
