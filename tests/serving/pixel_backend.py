@@ -246,6 +246,6 @@ class Refusal:
 
 
 async def refusal(call: Any) -> Refusal:
-    with pytest.raises(grpc.aio.AioRpcError) as failure:
+    with pytest.raises(grpc.RpcError) as failure:
         await call
     return Refusal(failure.value)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from saaa.errors import InvalidInput
 from saaa.v1 import analysis_pb2 as pb
+from saaa.v1.analysis_pb2_grpc import AnalysisServiceStub
 from serving.contract.upload import MAX_CHUNK, MIN_CHUNK, Uploads
 from serving.settings import FacadeSettings, RequestLimits
 from tests.serving.pixel_backend import Caller, PixelBackend, calling, photo, refusal
@@ -48,7 +49,13 @@ def chunks(image: bytes, size: int = 100 * KB) -> list[pb.AnalyzeUploadRequest]:
 
 
 def upload(caller: Caller, *pieces: pb.AnalyzeUploadRequest, timeout: float = 20) -> Any:
-    return caller.stub.AnalyzeUpload(iter(pieces), timeout=timeout)
+    """Send all pieces at once, without waiting to be let in; grpc.aio would lose the status of what is refused."""
+
+    def blocking() -> pb.AnalyzeUploadResponse:
+        with grpc.insecure_channel(caller.facade.address) as channel:
+            return AnalysisServiceStub(channel).AnalyzeUpload(iter(pieces), timeout=timeout)
+
+    return asyncio.to_thread(blocking)
 
 
 async def test_an_image_above_the_messages_limit_is_answered() -> None:
