@@ -47,10 +47,8 @@ audit: setup  ## known weaknesses of the locked packages, where a service that k
 	elif [ $$code -ne 0 ]; then cat build/audit.log; echo "audit: details in build/audit.json"; exit 1; \
 	else echo "audit: $$checked packages have no known weakness; $$skipped are unknown to the service"; fi
 
-# Training's tests fork, which torch forbids in a process that has had threads of autograd: they have one of their own.
 test: lint  ## lint, then the default test suite
-	$(BIN)/pytest -m "not slow and not faults" --ignore=tests/training
-	$(BIN)/pytest -m "not slow and not faults" tests/training
+	$(BIN)/pytest -m "not slow and not faults"
 
 test-slow: setup  ## the long suites, and the default one with newly drawn examples; without test-faults
 	$(BIN)/pytest -m slow

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from saaa.errors import NotTraceable
 from saaa.models.captioner import Captioner
 from saaa.models.captioner.config import MAX_GUIDING_NODES
 from saaa.models.captioner.decoder import Decoder, Guide, State
 from saaa.runtime.caption_graph import GUIDE, INPUTS, OUTPUTS, STATE, parts_of, shapes
-from saaa.runtime.converting import convert
+from saaa.runtime.converting import convert, one_graph
 from saaa.runtime.graph import Graph
-from saaa.runtime.reasons import reason
 
 _MOST_ROWS = 4096
-_log = logging.getLogger(__name__)
 
 
 def trace_step(captioner: Captioner) -> Graph:
@@ -39,16 +34,11 @@ def trace_step(captioner: Captioner) -> Graph:
         {axis: real if len(shape) == 1 else names[axis] for axis, size in enumerate(shape) if size == -1}
         for shape in shapes(width)
     )
-    try:
+    with one_graph("The captioner's step"):
         with torch.no_grad():
             arguments = _example(width)
             exported = torch.export.export(_Step(captioner.decoder), arguments, dynamic_shapes=(free,), strict=False)
         return convert(exported, "decode step", list(zip(INPUTS, shapes(width), strict=True)), OUTPUTS)
-    except NotTraceable:
-        raise
-    except Exception as error:  # torch and openvino raise what they like
-        _log.debug("tracing failed", exc_info=error)
-        raise NotTraceable(f"The captioner's step cannot be made one graph: {reason(error)}") from error
 
 
 class _Step(nn.Module):

@@ -9,14 +9,41 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from saaa.errors import NotTraceable
 from saaa.runtime.graph import Graph
+from saaa.runtime.reasons import reason
 
 Shape = Sequence[int]
 """-1 where a size is free."""
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def one_graph(what: str) -> Iterator[None]:
+    """While torch records and openvino converts.
+
+    Autograd counts devices once, at a process's first backward, and starts a thread for each that is no CPU; a process
+    that has such threads cannot fork one that differentiates. Recording pretends a CUDA device: count before.
+
+    Args:
+        what: is made one graph.
+
+    Raises:
+        NotTraceable: whatever else they raise, in one line.
+    """
+    with torch.enable_grad():
+        torch.autograd.backward(torch.ones((), requires_grad=True))
+    try:
+        yield
+    except NotTraceable:
+        raise
+    except Exception as error:  # torch and openvino raise what they like
+        _log.debug("tracing failed", exc_info=error)
+        raise NotTraceable(f"{what} cannot be made one graph: {reason(error)}") from error
 
 
 def convert(

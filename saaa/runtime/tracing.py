@@ -7,7 +7,6 @@ into basic operations: layer norm, and the gradients of `saaa.runtime.gradients`
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,14 +23,12 @@ from saaa.attribution.base import GradientMethod, frozen
 from saaa.attribution.registry import METHODS
 from saaa.errors import NotTraceable
 from saaa.models.classifier import Classifier
-from saaa.runtime.converting import convert
+from saaa.runtime.converting import convert, one_graph
 from saaa.runtime.gradients import GRADIENTS
 from saaa.runtime.graph import CLASSES_AT_ONCE, LOGITS, PIXELS, Graph, class_of, logits_of, map_of, target_of
-from saaa.runtime.reasons import reason
 from saaa.work import AUTO_METHOD, ExplainOptions
 
 _aten = torch.ops.aten
-_log = logging.getLogger(__name__)
 
 
 def trace(classifier: Classifier, methods: Sequence[str] = (AUTO_METHOD,)) -> Graph:
@@ -50,21 +47,13 @@ def trace(classifier: Classifier, methods: Sequence[str] = (AUTO_METHOD,)) -> Gr
     size = classifier.config.input_size
     pixels = torch.full((1, size, size, 3), 128, dtype=torch.uint8)
     arguments = (pixels, *[torch.full((1,), -1) for _ in range(CLASSES_AT_ONCE)])
-    try:
+    architecture, names = classifier.config.architecture, [method.name for method in chosen]
+    with one_graph(f"{architecture} with {', '.join(names)}"):
         with frozen(classifier), _out_of_place(classifier), sdpa_kernel(SDPBackend.MATH), torch.no_grad():
             recorded = _record(function, arguments)
         ports = [PIXELS, *map(target_of, range(CLASSES_AT_ONCE))]
         inputs = [(name, tuple(argument.shape)) for name, argument in zip(ports, arguments, strict=True)]
-        name = classifier.config.architecture
-        return convert(recorded, name, inputs, outputs, [method.name for method in chosen])
-    except NotTraceable:
-        raise
-    except Exception as error:  # torch and openvino raise what they like
-        _log.debug("tracing failed", exc_info=error)
-        raise NotTraceable(
-            f"{classifier.config.architecture} with {', '.join(m.name for m in chosen)} cannot be made one graph: "
-            f"{reason(error)}"
-        ) from error
+        return convert(recorded, architecture, inputs, outputs, names)
 
 
 def _find(classifier: Classifier, name: str) -> GradientMethod:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from saaa.archive import GRAPH, PARITY, Archive
 from saaa.errors import ArchiveError, NotTraceable
 from saaa.runtime.classifying import ClassifierRunner
 from saaa.runtime.executor import Executor
-from saaa.runtime.options import RuntimeOptions
+from saaa.runtime.options import BF16, FP32, RuntimeOptions
 from saaa.work import ExplainOptions, ItemResult, Work, WorkBatch, WorkItem
 from tests.saaa.attribution.networks import network, tiny
 
@@ -30,6 +31,9 @@ from saaa.runtime.parity import Reference
 from saaa.runtime.tracing import trace
 
 TORCH = RuntimeOptions(runtime="torch")
+EXACT = RuntimeOptions(precision=FP32)
+"""What torch can be compared with to rounding, on a processor with units for bf16 too."""
+needs_bf16 = pytest.mark.skipif(not engine.has_bf16(), reason="this processor has no units for bf16")
 METHODS = ("layer_lrp", "gradient_x_input")
 ITEMS = (WorkItem(), WorkItem(targets=(2,)), WorkItem(targets=(0, 3, 1)), WorkItem(targets=(3, 2, 1, 0, 2)))
 
@@ -67,7 +71,7 @@ def assert_close(made: list[ItemResult], wanted: list[ItemResult], *, rtol: floa
 
 
 def check_against_torch(path: Path, methods: tuple[str, ...], size: int) -> None:
-    executor = Executor.open(path, threads=1, runtime=RuntimeOptions())
+    executor = Executor.open(path, threads=1, runtime=EXACT)
     reference = Executor.open(path, threads=1, runtime=TORCH)
     assert "openvino" in executor.info.runtime
     assert executor._runner._torch is None  # type: ignore[attr-defined]
@@ -83,6 +87,23 @@ def test_it_answers_as_torch_does(vit: Path) -> None:
     assert card["fp32"]["map_cosine_p1"] > 0.99999
     # Rounded to bf16, by units for it or by imitation: near, and not the same.
     assert 1e-4 < card["bf16"]["logit_gap"] < 0.5
+
+
+@needs_bf16
+def test_bf16_answers_nearly_as_torch_does(vit: Path) -> None:
+    executor = Executor.open(vit, threads=1, runtime=RuntimeOptions())
+    assert executor.info.execution.precision == BF16
+    request = batch(Work.EXPLAIN, ITEMS)
+    for one, other in zip(
+        executor.run(request), Executor.open(vit, threads=1, runtime=TORCH).run(request), strict=True
+    ):
+        assert one.probabilities is not None
+        assert other.probabilities is not None
+        assert 0 < np.abs(one.probabilities - other.probabilities).max() < 0.02
+        for left, right in zip(one.maps, other.maps, strict=True):
+            assert left.target == right.target
+            cosine = (left.values * right.values).sum() / np.linalg.norm(left.values) / np.linalg.norm(right.values)
+            assert cosine > 0.99
 
 
 @pytest.mark.slow
@@ -123,7 +144,7 @@ def test_a_worker_needs_no_torch(vit: Path, tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from saaa.runtime.executor import Executor
-from saaa.runtime.options import RuntimeOptions
+from saaa.runtime.options import BF16, FP32, RuntimeOptions
 executor = Executor.open({str(vit)!r}, threads=1, runtime=RuntimeOptions(cache_dir=Path({str(tmp_path)!r})))
 executor.warm_up()
 assert "openvino" in executor.info.runtime, executor.info.runtime
@@ -163,6 +184,24 @@ thread = threading.Thread(target=held.clear)
 thread.start()
 thread.join()
 handle()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr or done.returncode
+
+
+def test_a_process_that_traced_can_fork_one_that_differentiates() -> None:
+    """In a process of its own, since it is the first backward of a process that counts."""
+    script = """
+import os
+import torch
+from saaa.runtime.tracing import trace
+from tests.saaa.attribution.networks import network
+trace(network("vit_token"), ("gradient_x_input",))
+child = os.fork()
+if child == 0:
+    torch.ones((), requires_grad=True).backward()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr or done.returncode
@@ -215,23 +254,26 @@ def test_bf16_without_units_falls_back_by_name(vit: Path, monkeypatch: pytest.Mo
     assert chosen(forbidden, precision="bf16") == ("torch", "fp32", refused)
 
 
-def test_a_graph_that_answers_otherwise_is_not_used(vit: Path) -> None:
+@pytest.mark.parametrize("precision", [FP32, pytest.param(BF16, marks=needs_bf16)])
+def test_a_graph_that_answers_otherwise_is_not_used(vit: Path, precision: str) -> None:
     """The canary: the samples' answers are those of another model."""
     archive = archives.read(vit)
     samples = Reference.unpack(archive.graph[PARITY])
     other = dataclasses.replace(samples, maps={name: -maps for name, maps in samples.maps.items()})
     swapped = dataclasses.replace(archive, graph={**archive.graph, PARITY: other.pack()})
-    executor = Executor(swapped, threads=1, runtime=RuntimeOptions())
+    options = RuntimeOptions(precision=precision)
+    executor = Executor(swapped, threads=1, runtime=options)
     assert f"torch {torch.__version__}" in executor.info.runtime
-    assert "refused fp32: median of the maps' cosine -1.0000 < 0.99" in executor.info.runtime
+    cosine = r"-(1\.0000|0\.99\d\d)"
+    assert re.search(rf"refused {precision}: median of the maps' cosine {cosine} < 0.99", executor.info.runtime)
     broken = dataclasses.replace(archive, graph={**archive.graph, GRAPH: b"<net/>"})
-    assert "refused fp32: " in Executor(broken, threads=1, runtime=RuntimeOptions()).info.runtime
+    assert f"refused {precision}: " in Executor(broken, threads=1, runtime=options).info.runtime
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
 def test_what_is_not_finite_is_computed_again(vit: Path, monkeypatch: pytest.MonkeyPatch, value: float) -> None:
     """One number of each answer: of a logit that is minus infinity no probability tells."""
-    executor = Executor.open(vit, threads=1, runtime=RuntimeOptions())
+    executor = Executor.open(vit, threads=1, runtime=EXACT)
     reference = Executor.open(vit, threads=1, runtime=TORCH)
     real = compiled._run
     second = batch(Work.PREDICT, ITEMS).pixels[1]

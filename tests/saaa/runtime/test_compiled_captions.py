@@ -16,7 +16,7 @@ from saaa.archive import GRAPH, PARITY
 from saaa.models.captioner.decoder import Guide, State
 from saaa.runtime.caption_parity import CaptionParity, CaptionReference, measure_captions
 from saaa.runtime.executor import Executor
-from saaa.runtime.options import RuntimeOptions
+from saaa.runtime.options import BF16, FP32, RuntimeOptions
 from saaa.work import CaptionOptions, Execution, ItemResult, Sampling, Work, WorkBatch, WorkItem
 from tests.tiny_models import EGA_NAME, VERSION, make_captioner, make_graph, make_pixels
 
@@ -74,11 +74,11 @@ def assert_same(made: list[ItemResult], wanted: list[ItemResult]) -> None:
     ],
 )
 def test_it_captions_as_torch_does(path: Path, options: dict[str, Any]) -> None:
-    executor = Executor.open(path, threads=1, runtime=RuntimeOptions())
+    executor = Executor.open(path, threads=1, runtime=RuntimeOptions(precision=FP32))
     reference = Executor.open(path, threads=1, runtime=TORCH)
     assert "openvino" in executor.info.runtime
     assert "refused" not in executor.info.runtime
-    assert executor.info.execution == Execution(runtime="openvino", precision="bf16" if has_bf16() else "fp32")
+    assert executor.info.execution == Execution(runtime="openvino", precision=FP32)
     assert "openvino" not in reference.info.runtime
     assert reference.info.execution == Execution(runtime="torch", precision="fp32")
     for images in (1, 5):
@@ -86,6 +86,16 @@ def test_it_captions_as_torch_does(path: Path, options: dict[str, Any]) -> None:
         wanted = reference.run(request)
         assert_same(executor.run(request), wanted)
     assert len({result.captions[0].words for result in wanted}) > 1
+
+
+@pytest.mark.skipif(not has_bf16(), reason="this processor has no units for bf16")
+def test_bf16_that_words_captions_otherwise_is_refused(path: Path) -> None:
+    """As this network of chance does."""
+    archive = archives.read(path)
+    assert "captions" in archive.card["runtime"]["openvino"]["bf16"]["refused"]
+    for precision, refused in (("auto", ""), (BF16, "bf16: the archive does not allow it")):
+        told = Executor.open(path, threads=1, runtime=RuntimeOptions(precision=precision)).info.execution
+        assert told == Execution(runtime="openvino", precision=FP32, refused=refused)
 
 
 def test_the_card_tells_of_each_precision(path: Path) -> None:
