@@ -31,7 +31,7 @@ from benchmarks.serving_explain import OURS, Explain
 from benchmarks.serving_identity import SERVED, identity
 from benchmarks.serving_peers import CONCURRENCY, FIGURES, Peers
 from benchmarks.serving_plot import draw
-from benchmarks.serving_results import Gate, Kept, gate_of_ratio, gate_of_value, percentile, pooled_ratio
+from benchmarks.serving_results import Gate, Kept, gate_of_ratio, gate_of_value, gates_of_soak, percentile, pooled_ratio
 from benchmarks.serving_stress import BURST, OVERLOAD_DEADLINE_S, PREDICTING, SLOW_EXPLANATIONS, Stress
 from benchmarks.serving_systems import IN_PROCESS, SYSTEMS, Absent, Place, Setting
 
@@ -62,6 +62,10 @@ class Options:
     soak_minutes: float = 30.0
     again: bool = False
     """Forget what was measured of these parts."""
+
+    def __post_init__(self) -> None:
+        # Servers run in folders of their own and are told of files below this one.
+        object.__setattr__(self, "output", self.output.resolve())
 
 
 class Bench:
@@ -159,7 +163,7 @@ class Bench:
             pair = [{b: row[f"{name}_{callers}"] for b, row in blocks.items()} for name in ("busy", "quiet")]
             name = f"p99 of predictions of {callers}, beside 20 explanations / alone"
             gates.append(gate_of_ratio(name, pooled_ratio(*pair, 0.99), 1.25, at_least=False))
-        dead, flood, soak = figures["dead_work"].get(OURS), figures["overload"] or {}, figures["soak"] or {}
+        dead, flood = figures["dead_work"].get(OURS), figures["overload"] or {}
         gates += [
             gate_of_value(f"dead work of {BURST} calls, {OURS}", dead, 1),
             gate_of_value("overload: goodput / capacity", flood.get("goodput_share"), 0.9, at_least=True),
@@ -168,11 +172,7 @@ class Bench:
             gate_of_value("overload: neither answered, refused nor late", flood.get("failed"), 0),
             gate_of_value("overload: memory, end / begin", flood.get("memory_growth"), 1.05),
         ]
-        for name in ("memory", "descriptors", "files"):
-            begin, end = soak.get(name, (None, None))
-            grown = None if begin is None else end / max(begin, 1)
-            gates.append(gate_of_value(f"soak: {name}, last quarter / second", grown, 1.03))
-        return gates
+        return [*gates, *gates_of_soak(figures["soak"] or {})]
 
 
 def report(figures: dict[str, Any]) -> None:

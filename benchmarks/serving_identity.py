@@ -27,7 +27,7 @@ JUDGED = (
     "benchmarks/quality.py",
 )
 """What runs when maps are judged."""
-PACKAGES = ("torch", "numpy", "pillow", "grpcio", "torchserve", "captum", "timm")
+PACKAGES = ("torch", "numpy", "pillow", "grpcio", "torchserve", "captum", "timm", "openvino")
 
 
 def identity(code: Iterable[str], **settings: object) -> str:

@@ -11,12 +11,16 @@ import torch
 from PIL import Image
 
 from benchmarks.serving_calls import Answer, json_answer
+from benchmarks.serving_identity import identity
 from benchmarks.serving_model import Model
 from saaa import archive
+from saaa.images import decode, fit
 from saaa.models.classifier import Classifier, ClassifierConfig
 
 CLASSES = tuple(f"class-{index}" for index in range(10))
 IMAGES, WIDTH, HEIGHT, BYTES = 8, 640, 480, 100_000
+COMPILING = ("saaa/archive.py", "saaa/attribution", "saaa/models", "saaa/runtime")
+"""What runs when a model is compiled."""
 FAST, SLOW = "vit_tiny_patch16_224", "vit_small_patch16_224"
 
 
@@ -43,6 +47,23 @@ class Material:
                 classifier.net.get_classifier().weight.normal_(std=0.5)
             path.parent.mkdir(parents=True, exist_ok=True)
             archive.write(path, classifier.to_archive("bench", "1", {"about": "untrained, for benchmarks.serving"}))
+        return path
+
+    def compiled(self, architecture: str) -> Path:
+        """The same model with prediction and default attribution compiled, alone in its folder; made anew when the
+        code that makes it is another."""
+        from saaa.runtime.compiling import add_graph  # openvino is an extra
+
+        path = self.folder / "models" / f"{architecture}-{identity(COMPILING)}" / "bench.mar"
+        if not path.is_file():
+            plain = archive.read(self.archive(architecture))
+            info = plain.info()
+            fitted = [
+                fit(decode(jpeg), info.input_size, mode=info.resize, crop_fraction=info.crop_fraction)[0]
+                for jpeg in self.jpegs()
+            ]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            archive.write(path, add_graph(plain, np.stack(fitted)))
         return path
 
     @property

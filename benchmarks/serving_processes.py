@@ -13,10 +13,14 @@ import subprocess
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 MARK = "SERVING_SERVER"
+PROGRAMS = {"facade": "saaa", "java": "org.pytorch.serve.ModelServer", "workers": "model_service_worker.py"}
+"""Who a process of `saaa up` is, and the word of its command line that tells; the first such word counts."""
+OTHER = "other"
+"""Whoever else: the guard, and helpers that soon end."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -73,7 +77,7 @@ class Processes:
 
     def memory(self) -> int:
         """Bytes of memory: proportional set sizes together."""
-        return sum(_pss(pid) for pid in self.look())
+        return sum(memory_of(self.look()).values())
 
     def descriptors(self) -> int:
         """Open files, sockets and pipes."""
@@ -117,6 +121,25 @@ class Processes:
         for pid in self.look():
             with contextlib.suppress(OSError):
                 os.kill(pid, number)
+
+
+def memory_of(pids: Iterable[int]) -> dict[str, int]:
+    """Bytes of memory of each of `PROGRAMS` and of all others: proportional set sizes, 0 where none runs.
+
+    A page that several processes share counts in parts for each, so the sum is what all of them together take.
+    """
+    found = dict.fromkeys((*PROGRAMS, OTHER), 0)
+    names = {word: name for name, word in PROGRAMS.items()}
+    for pid in pids:
+        told = (names[word] for word in (Path(part).name for part in _command(pid)) if word in names)
+        found[next(told, OTHER)] += _pss(pid)
+    return found
+
+
+def _command(pid: int) -> list[str]:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    return []
 
 
 def _stat(pid: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ NEAR = 0.05
 """A ratio is met when its 95 % bound is within this share of it."""
 LEAST_BLOCKS = 20
 """Fewer say nothing."""
+SOAK_GROWTH = 1.03
+"""What a server may take more of in the last quarter of a soak."""
 NOT_RUN = "its part was not run with this code and these settings"
 
 
@@ -55,6 +58,12 @@ class Kept:
 def percentile(times: Sequence[float], share: float) -> float:
     """Of seconds; milliseconds."""
     return float(np.quantile(times, share)) * 1000
+
+
+def second_and_last(values: Sequence[float]) -> tuple[float, float]:
+    """The medians of the second and of the last quarter of what was sampled over time, 1 value or more."""
+    quarter = max(1, len(values) // 4)
+    return statistics.median(values[quarter : 2 * quarter] or values), statistics.median(values[-quarter:])
 
 
 @dataclass(frozen=True)
@@ -152,7 +161,7 @@ class Gate:
         if self.value is None:
             return f"  {self.name:<66}{'-':>9}   {sign} {self.bound:<7g}not measured: {self.why}"
         edges = "" if self.interval is None else " ({:.3f} to {:.3f})".format(*self.interval)
-        said = {True: "reached", False: "MISSED", None: "not judged"}[self.reached]
+        said = {True: "ok", False: "MISSED", None: "not judged"}[self.reached]
         return (
             f"  {self.name:<66}{self.value:9.3f}   {sign} {self.bound:<7g}{said}{edges}{self.why and f'; {self.why}'}"
         )
@@ -171,6 +180,29 @@ def gate_of_ratio(name: str, found: Ratio | None, bound: float, *, at_least: boo
     return Gate(name, found.value, bound, at_least, (found.low, found.high), why, enough=not why)
 
 
-def gate_of_value(name: str, value: float | None, bound: float, *, at_least: bool = False) -> Gate:
-    """The gate of a figure without an interval."""
-    return Gate(name, value, bound, at_least, why=NOT_RUN if value is None else "")
+def gate_of_value(name: str, value: float | None, bound: float, *, at_least: bool = False, why: str = "") -> Gate:
+    """The gate of a figure without an interval.
+
+    Args:
+        why: what to know about it.
+    """
+    return Gate(name, value, bound, at_least, why=NOT_RUN if value is None else why)
+
+
+def gates_of_soak(soak: Mapping[str, Any]) -> list[Gate]:
+    """Whether what a server takes stays the same; of memory it is told which program grew by how much, the most first.
+
+    Args:
+        soak: its row, of `benchmarks.serving_stress`; empty where it was not measured.
+    """
+    gates = []
+    for name in ("memory", "descriptors", "files"):
+        second, last = soak.get(name, (None, None))
+        grown = None if second is None or last is None else last / max(second, 1)
+        parts = soak.get("memory_of", {}) if name == "memory" else {}
+        told = [
+            f"{program} {(end - begin) / 2**20:+.1f} MiB of {begin / 2**20:.0f}"
+            for program, (begin, end) in sorted(parts.items(), key=lambda part: part[1][0] - part[1][1])
+        ]
+        gates.append(gate_of_value(f"soak: {name}, last quarter / second", grown, SOAK_GROWTH, why=", ".join(told)))
+    return gates

@@ -16,8 +16,9 @@ from pathlib import Path
 from benchmarks import serving_calls as calls
 from benchmarks.serving_calls import Late, Refused
 from benchmarks.serving_material import FAST, SLOW, Material
-from benchmarks.serving_results import Row, percentile
-from benchmarks.serving_systems import SYSTEMS, Place, Running, Setting, launch
+from benchmarks.serving_processes import OTHER, PROGRAMS
+from benchmarks.serving_results import Row, percentile, second_and_last
+from benchmarks.serving_systems import IN_PROCESS, SYSTEMS, Place, Running, Setting, launch
 
 BURST, DEADLINE_S, STEADY, SETTLE_S = 24, 0.3, 4, 1.5
 OVERLOAD, OVERLOAD_DEADLINE_S, CAPACITY_S = 5.0, 2.0, 8.0
@@ -28,6 +29,8 @@ EXPLANATIONS = ({"method": "integrated_gradients", "steps": 32}, {"method": "ris
 PATIENT = ("--explain.max_wait_s", "600")
 SAMPLE_S = 5.0
 FACADE = "facade_torchserve"
+MEMORY = (*PROGRAMS, OTHER)
+"""Whose memory is told apart."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,31 @@ class Stress:
 
     @contextlib.asynccontextmanager
     async def running(
-        self, name: str, setting: Setting, *, model: str = FAST, count: Path | None = None, options: Sequence[str] = ()
+        self,
+        name: str,
+        setting: Setting,
+        *,
+        model: str = FAST,
+        archive: Path | None = None,
+        count: Path | None = None,
+        options: Sequence[str] = (),
     ) -> AsyncIterator[tuple[Running, list[bytes]]]:
-        """A server that answers, and its requests."""
+        """A server that answers, and its requests.
+
+        Args:
+            archive: another one of the same model, which must answer alike; the plain one unless given.
+        """
         system, material = SYSTEMS[name], Material(self.place.folder)
         requests = [system.request(jpeg) for jpeg in material.jpegs()]
-        archive = material.archive(model)
+        archive = archive or material.archive(model)
         server = launch(
             system, self.place, setting, archive=archive, images=material.images, count=count, options=options
         )
         try:
-            await server.until_right(requests[0], material.right(model))
+            if system is IN_PROCESS:
+                server.next_line()
+            else:
+                await server.until_right(requests[0], material.right(model))
             yield server, requests
         finally:
             await server.close()
@@ -174,7 +191,7 @@ class Stress:
         async with self.running(FACADE, Setting()) as (server, requests):
             jpeg = Material(self.place.folder).jpegs()[0]
             explain = calls.analyze(jpeg, outputs=["predictions", "attributions"])
-            rng, outcomes, samples = random.Random(0), dict[str, int](), list[tuple[int, int, int]]()
+            rng, outcomes, samples = random.Random(0), dict[str, int](), list[dict[str, int]]()
             end = time.monotonic() + seconds
 
             async def caller() -> None:
@@ -202,13 +219,14 @@ class Stress:
                 await asyncio.sleep(min(SAMPLE_S, seconds / 20))
                 samples.append(await asyncio.to_thread(server.sample))
             await asyncio.gather(*loops)
-            names = ("memory", "descriptors", "files")
-            quarter = max(1, len(samples) // 4)
-            found: Row = {"seconds": seconds, "outcomes": outcomes, "programs": server.processes.programs()}
-            for name, values in zip(names, zip(*samples, strict=True), strict=True):
-                second, last = values[quarter : 2 * quarter] or values, values[-quarter:]
-                found |= {name: [statistics.median(second), statistics.median(last)]}
-            return found
+            return {
+                "seconds": seconds,
+                "outcomes": outcomes,
+                "programs": server.processes.programs(),
+                "memory": second_and_last([sum(told[name] for name in MEMORY) for told in samples]),
+                "memory_of": {name: second_and_last([told[name] for told in samples]) for name in MEMORY},
+                **{name: second_and_last([told[name] for told in samples]) for name in ("descriptors", "files")},
+            }
 
 
 async def _capacity(server: Running, requests: Sequence[bytes]) -> float:

@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks import serving_calls as calls
 from benchmarks.serving_calls import Answer, Caller, GrpcCaller, HttpCaller, Protocols
 from benchmarks.serving_model import COUNT_VARIABLE
-from benchmarks.serving_processes import Processes
+from benchmarks.serving_processes import Processes, memory_of
 
 START_S = 150.0
 FIRST_S = 20.0
@@ -273,10 +273,10 @@ class Running:
             return
         raise Absent(f"no answer in {START_S:.0f} s ({error}): {self.processes.last_words()}")
 
-    def sample(self) -> tuple[int, int, int]:
-        """Bytes of memory, open descriptors, files it has written and not removed."""
+    def sample(self) -> dict[str, int]:
+        """Bytes of memory of each program, open descriptors, files it has written and not removed."""
         files = sum(1 for _ in self._folder.rglob("*"))
-        return self.processes.memory(), self.processes.descriptors(), files
+        return {**memory_of(self.processes.look()), "descriptors": self.processes.descriptors(), "files": files}
 
     async def close(self) -> None:
         """End it."""

@@ -15,7 +15,6 @@ import json
 import math
 import multiprocessing
 import os
-import platform
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -29,6 +28,7 @@ import tyro
 from numpy.typing import NDArray
 
 from benchmarks import simulate_report as report
+from benchmarks.documents import into_doc, machine
 from benchmarks.serving_material import FAST
 from benchmarks.simulate_arrivals import arrivals, recorded
 from benchmarks.simulate_cluster import Cluster, Scaled
@@ -172,15 +172,6 @@ def scaled(options: Options, costs: Costs, offered: NDArray[np.float64]) -> dict
         return dict(task.result() for task in tasks)
 
 
-def machine() -> str:
-    """Its processor and cores."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = models[0] if models else platform.processor() or platform.machine()
-    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
-    return f"{name}, {os.cpu_count()} cores, load average {load} (1, 5, 15 minutes)"
-
-
 def main(options: Options) -> None:
     """Measure, simulate, tell."""
     start = time.monotonic()
@@ -248,7 +239,7 @@ def main(options: Options) -> None:
     picture = options.output / "simulate.png"
     report.draw(picture, found.real, found.simulated, clusters, offered, capacity)
     if options.write_doc:
-        report.into_doc(text)
+        into_doc(report.DOC, "python -m benchmarks.simulate", text)
     print(f"\n{picture}, {options.output / 'simulate.json'}; {time.monotonic() - start:.0f} s")
 
 

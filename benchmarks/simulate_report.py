@@ -18,7 +18,6 @@ from benchmarks.simulate_scaler import ROOT
 
 WITHIN = 0.15
 RATES = (10, 1_000, 100_000)
-BEGIN, END = "<!-- python -m benchmarks.simulate: begin -->", "<!-- end -->"
 DOC = ROOT / "docs/scaling.md"
 IMAGE_BYTES = 100_000
 """Of `benchmarks.serving_material`."""
@@ -137,13 +136,6 @@ def scenarios(found: Mapping[str, Scaled], lags: Mapping[str, tuple[float, float
         pods = f"{scaled.mean_pods:.1f} | {scaled.most_pods}"
         lines.append(f"| {name} | {shed:.1%} | {p95:.0f} | {pods} | {short:.0f} | {longest:.0f} |")
     return lines
-
-
-def into_doc(text: str) -> None:
-    """Put the figures between the marks of `docs/scaling.md`."""
-    before, _, rest = DOC.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    DOC.write_text(f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}")
 
 
 def draw(

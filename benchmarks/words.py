@@ -58,6 +58,8 @@ class Case:
     scene: SceneGraph
     graph: RoleGraph
     pixels: NDArray[np.uint8]
+    captions: tuple[str, ...]
+    """People's."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def word_pointing(archive_path: Path, world: Path, images: int, *, deletion: boo
     captioner = GuidedCaptioner.from_archive(archive.read(archive_path))
     methods = [method.name for method in caption_methods_for(captioner)]
     judged: dict[str, list[Judged]] = {name: [] for name in methods}
-    for cases in _batches(captioner, world, images):
+    for cases in held_out(captioner, world, images):
         pixels = torch.from_numpy(np.stack([case.pixels for case in cases]))
         graphs = [case.graph for case in cases]
         said = [best[0].words for best in captioner.caption(pixels, graphs, CaptionOptions())]
@@ -165,7 +167,8 @@ def _judge(case: Case, node: int, found: AttributionMap) -> Judged:
     )
 
 
-def _batches(captioner: GuidedCaptioner, world: Path, images: int) -> Iterator[list[Case]]:
+def held_out(captioner: GuidedCaptioner, world: Path, images: int) -> Iterator[list[Case]]:
+    """Batches of all regions of the first so many held-out pictures."""
     regions = AnnotationFolder(world / "annotations").regions(HELD_OUT, Skipped())
     chosen = set(sorted({region.file_name for region in regions})[:images])
     regions = [region for region in regions if region.file_name in chosen]
@@ -177,7 +180,8 @@ def _batches(captioner: GuidedCaptioner, world: Path, images: int) -> Iterator[l
 def _case(captioner: GuidedCaptioner, region: Region, folder: ImageFolder) -> Case:
     pixels, geometry = load_input(folder.paths[region.file_name], captioner.features.config)
     graph = region.graph.role_graph(captioner.captioner.config.max_nodes)
-    return Case(region.image_id, region.graph, graph.with_boxes(geometry.to_input(graph.boxes)), pixels)
+    boxed = graph.with_boxes(geometry.to_input(graph.boxes))
+    return Case(region.image_id, region.graph, boxed, pixels, region.captions)
 
 
 def _interval(words: Sequence[Judged]) -> tuple[float, float]:

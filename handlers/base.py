@@ -79,8 +79,11 @@ class Handler(ABC):
             batch = wire.unpack_batch(form[wire.HEADER_KEY], form[wire.PIXELS_KEY])
             if batch is None:
                 return wire.pack_description(self.executor.info)
-            with traced(form[wire.HEADER_KEY], batch):
-                return wire.pack_results(self.executor.run(batch))
+            with traced(form[wire.HEADER_KEY], batch) as part:
+                with part("compute"):
+                    results = self.executor.run(batch)
+                with part("pack"):
+                    return wire.pack_results(results)
         except Exception as error:
             return wire.pack_failure(item_error(error))
 

@@ -1,12 +1,12 @@
-"""A handler's part of a trace: one span a batch, under the facade's, where OTEL_EXPORTER_OTLP_ENDPOINT names a
-collector (OTLP over gRPC) and OpenTelemetry is installed."""
+"""A handler's part of a trace: one span a batch, under the facade's, with one for each part of the work, where
+OTEL_EXPORTER_OTLP_ENDPOINT names a collector (OTLP over gRPC) and OpenTelemetry is installed."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -24,19 +24,23 @@ SERVICE = "saaa-handler"
 _log = logging.getLogger(__name__)
 
 
+Part = Callable[[str], contextlib.AbstractContextManager[object]]
+"""Traces, under a name, what is done inside."""
+
+
 @contextlib.contextmanager
-def traced(header: bytes | bytearray, batch: WorkBatch) -> Iterator[None]:
-    """Trace what is done inside, where the batch's header brings a trace."""
+def traced(header: bytes | bytearray, batch: WorkBatch) -> Iterator[Part]:
+    """Trace what is done inside, where the batch's header brings a trace; gives what traces a part of it."""
     tracer = _tracer(os.environ.get(ENDPOINT_VARIABLE, ""))
     parent = wire.trace_of(header) if tracer is not None else ""
     if tracer is None or not parent:
-        yield
+        yield contextlib.nullcontext
         return
     from saaa.traces import context_of
 
     attributes = {"saaa.model": batch.model, "saaa.version": batch.version, "saaa.lane": batch.work.value}
     with tracer.start_as_current_span("handler", context=context_of(parent), attributes=attributes):
-        yield
+        yield tracer.start_as_current_span
 
 
 @cache

@@ -13,12 +13,12 @@ from typing import Any
 import grpc
 import pytest
 
+from benchmarks.otlp_collector import Collector, collecting
 from saaa.errors import BackendFailed, OptionInvalid
 from saaa.v1 import analysis_pb2 as pb
 from serving.observer import BATCH_TRACE
 from serving.settings import LaneSettings
 from serving.telemetry.settings import TelemetrySettings
-from tests.otlp_collector import Collector, collecting
 from tests.serving.pixel_backend import QUICK, PixelBackend, calling, photo, thing
 
 ANALYZE = "saaa.v1.AnalysisService/Analyze"

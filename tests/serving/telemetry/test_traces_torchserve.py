@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.otlp_collector import collecting
 from handlers.traces import ENDPOINT_VARIABLE
 from saaa.images import encode_png
 from saaa.v1 import analysis_pb2 as pb
 from serving.backends.process import TorchServeOptions, TorchServeProcess
 from serving.backends.torchserve import TorchServeBackend
 from serving.telemetry.settings import TelemetrySettings
-from tests.otlp_collector import collecting
 from tests.serving.pixel_backend import QUICK, calling
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

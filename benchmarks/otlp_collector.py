@@ -1,4 +1,4 @@
-"""A real OTLP collector of a few lines, for tests of traces."""
+"""A real OTLP collector of a few lines, for the waterfall of a request and for tests of traces."""
 
 from __future__ import annotations
 
