@@ -19,9 +19,6 @@ from PIL.Image import Image
 from saaa.geometry import Geometry, covered
 from saaa.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, ImageHeader, decode_pillow, read_header, take
 
-SCALES = (2, 4, 8)
-"""By what a JPEG can be reduced while it is decoded."""
-
 
 class Input(Protocol):
     """How a model takes an image: `saaa.work.ModelInfo` says it, and `saaa.models.preprocessing.Preprocessing`."""
@@ -40,7 +37,7 @@ class Input(Protocol):
 
     @property
     def decode_scales(self) -> tuple[int, ...]:
-        """Those of `SCALES` at which JPEGs may be decoded."""
+        """By what JPEGs may be reduced, of `saaa.work.DECODE_SCALES`."""
 
     @property
     def decode_margin(self) -> float:

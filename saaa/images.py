@@ -178,14 +178,14 @@ def fit(
         crop_fraction: for "crop", in (0, 1].
 
     Returns:
-        The input, (size, size, 3) uint8, and the part of the image that it covers.
+        The input, (size, size, 3) uint8, writable, and the part of the image that it covers.
 
     Raises:
         OptionInvalid: an unknown mode, a size below 1, a crop fraction outside its range.
     """
     whole = image if isinstance(image, Image.Image) else Image.fromarray(image)
     geometry = covered(*whole.size, size, mode=mode, crop_fraction=crop_fraction)
-    return take(whole, geometry), geometry
+    return np.array(take(whole, geometry)), geometry
 
 
 def take(

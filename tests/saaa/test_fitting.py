@@ -18,9 +18,10 @@ from PIL import Image
 
 from saaa import fitting
 from saaa.errors import ImageRejected
-from saaa.fitting import SCALES, Picture, allowed_scale
+from saaa.fitting import Picture, allowed_scale
 from saaa.geometry import Geometry
 from saaa.images import ImageHeader, decode, decode_pillow, fit, read_header
+from saaa.work import DECODE_SCALES as SCALES
 
 
 @dataclass(frozen=True)
