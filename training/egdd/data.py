@@ -291,4 +291,4 @@ def _shrink(pixels: Pixels, shorter: int) -> Pixels:
 
 
 def _as_served(picture: Picture, model: Input) -> Pixels:
-    return picture.fit(model)[0]
+    return np.array(picture.fit(model)[0])  # torch wants to be able to write
