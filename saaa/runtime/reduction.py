@@ -18,7 +18,7 @@ from saaa.archive import Archive
 from saaa.runtime.base import ClassifierRuntime
 from saaa.runtime.parity import Reference, measure
 
-MARGINS = (1.0, 1.5, 2.0, 4.0)
+MARGINS = (1.0, 2.0, 4.0)
 """Tried in this order: a smaller one is faster to decode with."""
 CARD_KEY = "reduced_decoding"
 """Part of the card."""

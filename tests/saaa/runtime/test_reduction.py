@@ -73,14 +73,14 @@ def allowed(by_margin: Mapping[float, Mapping[int, Pairs]]) -> tuple[Archive, li
 
 def test_the_smallest_margin_that_passes_is_allowed(tmp_path: Path) -> None:
     made, asked = allowed(
-        {1.0: {2: pairs(change=60)}, 1.5: {4: pairs(change=2), 2: pairs(change=2)}, 2.0: {2: pairs()}}
+        {1.0: {2: pairs(change=60)}, 2.0: {4: pairs(change=2), 2: pairs(change=2)}, 4.0: {2: pairs()}}
     )
-    assert asked == [1.0, 1.5]
+    assert asked == [1.0, 2.0]
     told = made.card[CARD_KEY]
     assert [(row["margin"], row["scale"], row["images"]) for row in told["measured"]] == [
         (1.0, 2, 40),
-        (1.5, 2, 40),
-        (1.5, 4, 40),
+        (2.0, 2, 40),
+        (2.0, 4, 40),
     ]
     assert "maps' cosine" in told["measured"][0]["refused"]
     assert [row["refused"] for row in told["measured"][1:]] == [None, None]
@@ -88,7 +88,7 @@ def test_the_smallest_margin_that_passes_is_allowed(tmp_path: Path) -> None:
     assert made.card["about"] == "halves"
     archives.write(tmp_path / "a.mar", made)
     info = archives.info(tmp_path / "a.mar")
-    assert (info.decode_scales, info.decode_margin) == ((2, 4), 1.5)
+    assert (info.decode_scales, info.decode_margin) == ((2, 4), 2.0)
     assert (info.input_size, info.resize) == (16, "squash")
 
 
