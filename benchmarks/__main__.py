@@ -8,6 +8,7 @@ from pathlib import Path
 
 MEASUREMENTS = (
     "install",
+    "decode",
     "scenes",
     "agreement",
     "latency",

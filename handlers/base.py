@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handlers.traces import traced
-from saaa import images, wire
+from saaa import wire
 from saaa.errors import ImageRejected, InvalidInput, SaaaError
-from saaa.images import Geometry
+from saaa.fitting import Picture
 from saaa.runtime.executor import Executor, item_error
 from saaa.work import ItemError, ItemResult, Work, WorkBatch, WorkItem
 
@@ -112,11 +112,6 @@ class Handler(ABC):
         info = self.executor.info
         return {"name": info.name, "version": info.version, "digest": info.digest}
 
-    def fit(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Geometry]:
-        """Bring an image to the model's input, as training's evaluation and the facade do."""
-        info = self.executor.info
-        return images.fit(image, info.input_size, mode=info.resize, crop_fraction=info.crop_fraction)
-
     def run_one(self, pixels: NDArray[np.uint8], work: Work, item: WorkItem) -> ItemResult:
         """Run a batch of one; raises `Refused` with the item's error."""
         info = self.executor.info
@@ -127,10 +122,10 @@ class Handler(ABC):
         return result
 
 
-def picture(form: Form) -> NDArray[np.uint8]:
-    """Decode the picture of a REST request: the body itself, or the field "image" or "data".
+def picture(form: Form) -> Picture:
+    """Find the picture of a REST request: the body itself, or the field "image" or "data".
 
-    Bytes are the file; text is the file in base64. Returns uint8 (height, width, 3), RGB.
+    Bytes are the file; text is the file in base64.
 
     Raises:
         ImageRejected: no picture, or not one that saaa accepts.
@@ -143,7 +138,7 @@ def picture(form: Form) -> NDArray[np.uint8]:
             except (binascii.Error, ValueError):
                 raise ImageRejected(f"Field {name} is not base64.", field=name) from None
         if isinstance(value, bytes | bytearray):
-            return images.decode(bytes(value))
+            return Picture(bytes(value))
     raise ImageRejected('Send a picture as the body, or as the field "image".', field="image")
 
 

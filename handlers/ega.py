@@ -27,13 +27,13 @@ class EgaHandler(Handler):
         """Give the best caption."""
         form = fields(form)
         image = picture(form)
-        height, width = image.shape[:2]
+        width, height = image.header.size
         region = _region(form.get("graph"))
         if region is None:
             graph = SceneGraph(objects=(SceneObject(id=0, name="image", box=Box(0, 0, width, height)),))
         else:
             graph = SceneGraph.from_region(region, image_size=(width, height))
-        pixels, geometry = self.fit(image)
+        pixels, geometry = image.fit(self.executor.info)
         roles = graph.role_graph(max_nodes=len(graph.nodes()))
         item = WorkItem(graph=roles.with_boxes(geometry.to_input(roles.boxes)))
         result = self.run_one(pixels, Work.CAPTION, item)

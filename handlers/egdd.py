@@ -26,7 +26,7 @@ class EgddHandler(Handler):
 
     def respond(self, form: Form) -> dict[str, Any]:
         """Give the predictions, and the attribution of the first."""
-        pixels, geometry = self.fit(picture(fields(form)))
+        pixels, geometry = picture(fields(form)).fit(self.executor.info)
         result = self.run_one(pixels, Work.EXPLAIN, WorkItem())
         assert result.probabilities is not None
         classes = self.executor.info.classes

@@ -38,7 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saaa.errors import ArchiveError
-from saaa.work import MethodInfo, ModelInfo, ModelKind, TargetKind
+from saaa.work import DECODE_SCALES, MethodInfo, ModelInfo, ModelKind, TargetKind
 
 FORMAT = 2
 OLDEST_FORMAT = max(1, FORMAT - 1)
@@ -400,6 +400,8 @@ def _info(archive: Archive) -> ModelInfo:
         size = int(preprocessing["input_size"])
         resize = str(preprocessing["resize"])
         crop = float(preprocessing["crop_fraction"])
+        scales = tuple(int(scale) for scale in preprocessing.get("decode_scales", ()))
+        margin = float(preprocessing.get("decode_margin", 1))
         classes = tuple(str(c) for c in config.get("classes", ()))
         vocabulary = len(config.get("vocabulary", ()))
         methods = tuple(
@@ -420,6 +422,8 @@ def _info(archive: Archive) -> ModelInfo:
             f"{CONFIG}: preprocessing needs an input_size of 1 to 4096, resize squash or crop, "
             "and a crop_fraction above 0 and at most 1."
         )
+    if not set(scales) <= set(DECODE_SCALES) or not 1 <= margin < math.inf:
+        raise ArchiveError(f"{CONFIG}: decode_scales are of {DECODE_SCALES}, and decode_margin is at least 1.")
     if archive.kind is ModelKind.EGDD and not (classes and methods):
         raise ArchiveError(f"{CONFIG} of a classifier must list its classes and attribution methods.")
     if archive.kind is ModelKind.EGA and not (vocabulary and min(limits) > 0):
@@ -432,6 +436,8 @@ def _info(archive: Archive) -> ModelInfo:
         input_size=size,
         resize=resize,
         crop_fraction=crop,
+        decode_scales=scales,
+        decode_margin=margin,
         classes=classes,
         vocabulary_size=vocabulary,
         max_nodes=limits[0],

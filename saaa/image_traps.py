@@ -62,6 +62,20 @@ def png_exif(data: bytes) -> bytes:
     return b""
 
 
+def jpeg_process(data: bytes) -> int:
+    """Which of JPEG's processes made the file, by its frame's marker, such as 0xC2 for the progressive one; 0 when
+    there is no frame."""
+    place = 2
+    while found := _MARKER.search(data, place):
+        marker = data[found.start() + 1]
+        # Between them are Huffman tables, a reserved code and arithmetic conditions.
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return marker
+        length = data[found.end() : found.end() + 2]
+        place = found.end() + int.from_bytes(length)
+    return 0
+
+
 def _jpeg(data: bytes) -> str:
     place, segments, scans, in_scan = 2, 0, 0, False
     while found := _MARKER.search(data, place):

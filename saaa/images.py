@@ -1,4 +1,4 @@
-"""Pictures in and out: safe decoding, the one resize, and where the model's input lies in the image.
+"""Pictures in and out: safe decoding and the one resize.
 
 Pillow does the work; everything it raises becomes `ImageRejected` with a sentence for the caller.
 """
@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
@@ -27,8 +28,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from saaa.errors import ImageRejected, OptionInvalid
-from saaa.image_traps import find_trap, png_exif
+from saaa.errors import ImageRejected
+from saaa.geometry import Geometry, covered
+from saaa.image_traps import find_trap, jpeg_process, png_exif
 
 __all__ = [
     "MAX_IMAGE_BYTES",
@@ -36,11 +38,14 @@ __all__ = [
     "Geometry",
     "ImageHeader",
     "ImageRejected",
+    "covered",
     "decode",
     "decode_pillow",
     "encode_png",
     "fit",
+    "keep_buffers",
     "read_header",
+    "take",
 ]
 
 MAX_IMAGE_BYTES = 20 * 2**20
@@ -63,6 +68,8 @@ _FORMATS = tuple(
 )
 _STRIP = 2**18
 """Pixels converted at a time, so that wide intermediate modes do not multiply the memory."""
+_PLAIN_JPEG = (0xC0, 0xC1, 0xC2)
+"""JPEG's processes with Huffman codes: baseline, extended, progressive."""
 
 # Pillow warns of each damaged tag of a caller's file, and logs other faults; one file could fill a log. What is too
 # large is refused here.
@@ -81,39 +88,16 @@ class ImageHeader:
     """Of the upright image in pixels."""
     height: int
     """Of the upright image in pixels."""
+    orientation: int = 1
+    """EXIF's, 1 to 8, by which the stored picture is turned upright; 1 also where nothing tells."""
+    plain_jpeg: bool = False
+    """Whether it is a JPEG in grey or colour, baseline or progressive: one that `decode_pillow` can decode at a reduced
+    scale."""
 
-
-@dataclass(frozen=True)
-class Geometry:
-    """The part of the image that a model's input of size x size pixels covers; x, y, width, height in image
-    pixels."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    size: int
-
-    def to_input(self, boxes: ArrayLike) -> NDArray[np.float64]:
-        """Maps boxes to the input and clips them to it.
-
-        Args:
-            boxes: (N, 4), left, top, right, bottom in pixels of the image.
-
-        Returns:
-            (N, 4) in pixels of the input, 0 to size; a box outside the covered part has no area.
-        """
-        low, scale = self._frame()
-        return np.clip((np.asarray(boxes, np.float64).reshape(-1, 4) - low) / scale, 0, self.size)
-
-    def to_image(self, boxes: ArrayLike) -> NDArray[np.float64]:
-        """Maps boxes (N, 4), left, top, right, bottom in pixels of the input, back to pixels of the image."""
-        low, scale = self._frame()
-        return np.asarray(boxes, np.float64).reshape(-1, 4) * scale + low
-
-    def _frame(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        scale = np.array([self.width, self.height] * 2) / self.size
-        return np.array([self.x, self.y] * 2), scale
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the upright image in pixels."""
+        return self.width, self.height
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, max_bytes: int = MAX_IMAGE_BYTES) -> NDArray[np.uint8]:
@@ -135,13 +119,26 @@ def decode(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, max_bytes: int = 
     Raises:
         ImageRejected: the bytes are no such image, or damaged, cut off or too large.
     """
-    made = _decoded(data, max_pixels, max_bytes)
+    made = _decoded(data, 1, max_pixels, max_bytes)
     return np.array(made) if isinstance(made, Image.Image) else made
 
 
-def decode_pillow(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, max_bytes: int = MAX_IMAGE_BYTES) -> Image.Image:
-    """As `decode`, as a Pillow image in mode RGB: for `fit`, which then has nothing to copy."""
-    made = _decoded(data, max_pixels, max_bytes)
+def decode_pillow(
+    data: bytes, *, scale: int = 1, max_pixels: int = MAX_IMAGE_PIXELS, max_bytes: int = MAX_IMAGE_BYTES
+) -> Image.Image:
+    """As `decode`, as a Pillow image in mode RGB: for `fit`, which then has nothing to copy.
+
+    Args:
+        data: the file's bytes.
+        scale: 2, 4 or 8 decodes a JPEG whose header says `plain_jpeg` at a half, a quarter or an eighth of its size, by
+            an inverse DCT of fewer points: an image of ceil(stored width / scale) by ceil(stored height / scale) pixels
+            before it is turned upright, each of them scale x scale stored ones, the last ones reaching beyond the edge.
+        max_pixels, max_bytes: as for `decode`; of the image at full size.
+
+    Raises:
+        ImageRejected: as `decode`.
+    """
+    made = _decoded(data, scale, max_pixels, max_bytes)
     return made if isinstance(made, Image.Image) else Image.fromarray(made)
 
 
@@ -153,14 +150,18 @@ def read_header(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, max_bytes: i
     """
     with _opened(data, max_pixels, max_bytes) as (image, name):
         width, height = image.size
+        orientation = 1
         # Pillow gives TIFF sizes upright already.
         if name != "TIFF":
             if name == "PNG" and "exif" not in image.info and (exif := png_exif(data)):
                 image.info["exif"] = exif
             # Not image.getexif(): for PNG that decodes the picture to look for EXIF behind it.
-            if Image.Image.getexif(image).get(0x0112) in (5, 6, 7, 8):
+            told = Image.Image.getexif(image).get(0x0112)
+            orientation = next((turned for turned in range(2, 9) if turned == told), 1)
+            if orientation > 4:
                 width, height = height, width
-        return ImageHeader(format=name, width=width, height=height)
+        plain = name == "JPEG" and image.mode in ("L", "RGB") and jpeg_process(data) in _PLAIN_JPEG
+        return ImageHeader(format=name, width=width, height=height, orientation=orientation, plain_jpeg=plain)
 
 
 def fit(
@@ -177,35 +178,47 @@ def fit(
         crop_fraction: for "crop", in (0, 1].
 
     Returns:
-        The input, (size, size, 3) uint8, and the part of the image that it covers.
+        The input, (size, size, 3) uint8, writable, and the part of the image that it covers.
 
     Raises:
         OptionInvalid: an unknown mode, a size below 1, a crop fraction outside its range.
     """
     whole = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    width, height = whole.size
-    geometry = covered(width, height, size, mode=mode, crop_fraction=crop_fraction)
+    geometry = covered(*whole.size, size, mode=mode, crop_fraction=crop_fraction)
+    return np.array(take(whole, geometry)), geometry
+
+
+def take(
+    image: Image.Image, geometry: Geometry, *, scale: int = 1, offset: tuple[int, int] = (0, 0)
+) -> NDArray[np.uint8]:
+    """Resizes a part of an image, bicubic and antialiased.
+
+    Args:
+        image: in mode RGB, each pixel of it scale x scale ones of those in which `geometry` counts.
+        geometry: which part.
+        scale: at least 1.
+        offset: how far the image reaches beyond those pixels, at its left and at its top, in 0 to scale - 1 of them.
+
+    Returns:
+        (size, size, 3), uint8, read-only; size as the geometry says.
+    """
+    left, top = geometry.x + offset[0], geometry.y + offset[1]
     # Pillow's box takes filter support from outside the box, so this equals resizing the whole and cutting
     # the centre out, without ever making a picture that is much longer than wide.
     box = (
-        geometry.x,
-        geometry.y,
-        min(geometry.x + geometry.width, width),
-        min(geometry.y + geometry.height, height),
+        left / scale,
+        top / scale,
+        min((left + geometry.width) / scale, image.width),
+        min((top + geometry.height) / scale, image.height),
     )
-    resized = whole.resize((size, size), Image.Resampling.BICUBIC, box=box)
-    return np.array(resized), geometry
+    return np.asarray(image.resize((geometry.size, geometry.size), Image.Resampling.BICUBIC, box=box))
 
 
-def covered(width: int, height: int, size: int, *, mode: str = "squash", crop_fraction: float = 1.0) -> Geometry:
-    """The part that `fit` takes of an image of `width` x `height` pixels; arguments and errors as there."""
-    if size < 1:
-        raise OptionInvalid("size must be at least 1", field="size")
-    if mode == "squash":
-        return Geometry(0.0, 0.0, float(width), float(height), size)
-    if mode == "crop":
-        return _centre(width, height, size, crop_fraction)
-    raise OptionInvalid(f'mode is "{mode}"; use "squash" or "crop"', field="mode")
+def keep_buffers(blocks: int) -> None:
+    """Lets Pillow keep so many freed blocks of 16 MiB for the next images, where the environment does not say how many
+    (PILLOW_BLOCKS_MAX): the system gives and takes back the memory of large images page by page otherwise."""
+    if "PILLOW_BLOCKS_MAX" not in os.environ:
+        Image.core.set_blocks_max(blocks)  # type: ignore[attr-defined]
 
 
 def encode_png(array: NDArray[np.uint8]) -> bytes:
@@ -215,20 +228,11 @@ def encode_png(array: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _centre(width: int, height: int, size: int, crop_fraction: float) -> Geometry:
-    if not 0 < crop_fraction <= 1:
-        raise OptionInvalid("crop_fraction must be above 0 and at most 1", field="crop_fraction")
-    short = round(size / crop_fraction)
-    # The longer side is cut to whole pixels, as torchvision's Resize does.
-    scaled = [max(short, int(short * side / min(width, height))) for side in (width, height)]
-    steps = [side / new for side, new in zip((width, height), scaled, strict=True)]
-    x, y = (round((new - size) / 2) * step for new, step in zip(scaled, steps, strict=True))
-    return Geometry(x, y, size * steps[0], size * steps[1], size)
-
-
-def _decoded(data: bytes, max_pixels: int, max_bytes: int) -> Image.Image | NDArray[np.uint8]:
+def _decoded(data: bytes, scale: int, max_pixels: int, max_bytes: int) -> Image.Image | NDArray[np.uint8]:
     """What `decode` promises, as whatever it is already; most files are RGB, and need no conversion."""
     with _opened(data, max_pixels, max_bytes) as (image, _):
+        if scale > 1:
+            image.draft(None, (max(1, image.width // scale), max(1, image.height // scale)))
         image.load()
         _check_pixels(image.size, max_pixels)
         bits = _grey_bits(image)

@@ -80,7 +80,7 @@ def pack_batch(batch: WorkBatch, *, trace: str = "") -> tuple[bytes, bytes]:
         )
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"The batch holds a value that cannot be sent: {error}") from error
-    return header.SerializeToString(), np.ascontiguousarray(batch.pixels, np.uint8).tobytes()
+    return header.SerializeToString(), _bytes(batch.pixels)
 
 
 def pack_describe() -> bytes:
@@ -186,6 +186,7 @@ def unpack_description(data: bytes) -> ModelInfo:
             | {
                 "kind": ModelKind(fields["kind"]),
                 "classes": tuple(fields["classes"]),
+                "decode_scales": tuple(fields.get("decode_scales", ())),
                 "methods": tuple(
                     MethodInfo(**method | {"targets": tuple(map(TargetKind, method["targets"]))})
                     for method in fields["methods"]
@@ -331,6 +332,16 @@ def _parse_results(data: bytes) -> pb.Results:
     if message.HasField("error"):
         raise BackendFailed(f"The model refused the batch ({message.error.reason}): {message.error.message}")
     return message
+
+
+def _bytes(pixels: NDArray[np.uint8]) -> bytes:
+    """The pixels in order: the very bytes that an array is a view of, where it is one of all of them, else a copy."""
+    owner: Any = pixels
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, bytes) and len(owner) == pixels.nbytes and pixels.flags.c_contiguous:
+        return owner
+    return np.ascontiguousarray(pixels, np.uint8).tobytes()
 
 
 def _floats(values: ArrayLike) -> bytes:

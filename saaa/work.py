@@ -7,6 +7,7 @@ Plain dataclasses and NumPy arrays: no torch, no protobuf (`saaa.wire` packs the
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +21,8 @@ REGION_METHOD = "region_shapley"
 TEMPERATURES = (0.01, 10.0)
 """The range of `Sampling.temperature`."""
 MAX_LENGTH_PENALTY = 5.0
+DECODE_SCALES = (2, 4, 8)
+"""By what a JPEG can be reduced while it is decoded."""
 DELETION_SHARE = 0.1
 """Share of the input that is removed to measure a map's deletion drop."""
 
@@ -131,6 +134,19 @@ class WorkBatch:
     caption: CaptionOptions = field(default_factory=CaptionOptions)
 
 
+def join_pixels(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Put the images of a batch together, uint8 (images, S, S, 3), copied once: into the bytes that
+    `saaa.wire.pack_batch` gives.
+
+    Args:
+        images: uint8 (S, S, 3) each, at least one.
+    """
+    if len(images) == 1:
+        return images[0][None]
+    joined = b"".join([np.ascontiguousarray(image).data for image in images])
+    return np.frombuffer(joined, np.uint8).reshape(len(images), *images[0].shape)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttributionMap:
     """A map for one target at the method's native resolution."""
@@ -240,6 +256,10 @@ class ModelInfo:
     """How an image becomes the input: a mode of `saaa.images.fit`, "squash" or "crop"."""
     crop_fraction: float = 1.0
     """For "crop": input_size / length of the shorter side after resizing, in (0, 1]."""
+    decode_scales: tuple[int, ...] = ()
+    """Those of `DECODE_SCALES` by which JPEGs may be reduced while they are decoded; see `saaa.fitting`."""
+    decode_margin: float = 1.0
+    """How many pixels must be left for each of the input's then, at least 1."""
     classes: tuple[str, ...] = ()
     vocabulary_size: int = 0
     max_nodes: int = 0

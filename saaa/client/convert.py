@@ -86,6 +86,8 @@ def model(message: pb.Model) -> Model:
         card=json.loads(message.card_json or "{}"),
         ready=message.ready,
         execution=_execution(message.execution) if message.HasField("execution") else None,
+        decode_scales=tuple(message.decode_scales),
+        decode_margin=message.decode_margin,
     )
 
 

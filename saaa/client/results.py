@@ -449,6 +449,10 @@ class Model:
     ready: bool
     execution: Execution | None = None
     """None where the service does not tell."""
+    decode_scales: tuple[int, ...] = ()
+    """By what a JPEG may be reduced while it is decoded: 2, 4, 8; empty is never."""
+    decode_margin: float = 0.0
+    """How many pixels must be left for each of the input's then."""
 
 
 def _shortest(value: float | np.float32) -> float:

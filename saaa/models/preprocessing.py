@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from saaa.errors import OptionInvalid
+from saaa.work import DECODE_SCALES
 
 RESIZE_MODES = ("squash", "crop")
 MIN_INPUT_SIZE, MAX_INPUT_SIZE = 16, 1024
@@ -33,6 +34,10 @@ class Preprocessing:
     """Subtracted from each channel of an image in [0, 1]; also what a "neutral" pixel is for attribution."""
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Each channel is divided by this; positive."""
+    decode_scales: tuple[int, ...] = ()
+    """By what JPEGs may be reduced while they are decoded; see `saaa.fitting`."""
+    decode_margin: float = 1.0
+    """How many pixels must be left for each of the input's then, at least 1."""
 
     def __post_init__(self) -> None:
         if not MIN_INPUT_SIZE <= self.input_size <= MAX_INPUT_SIZE:
@@ -49,15 +54,23 @@ class Preprocessing:
             )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise OptionInvalid("mean and std need 3 numbers each, and those of std must be positive.", field="std")
+        if not set(self.decode_scales) <= set(DECODE_SCALES) or not self.decode_margin >= 1:
+            raise OptionInvalid(
+                f"decode_scales are {self.decode_scales}, decode_margin is {self.decode_margin}; choose scales of "
+                f"{DECODE_SCALES} and a margin of at least 1.",
+                field="decode_scales",
+            )
 
     def describe(self) -> dict[str, Any]:
         """The part "preprocessing" of an archive's config.json; `described` reads it."""
+        reduced = {"decode_scales": list(self.decode_scales), "decode_margin": self.decode_margin}
         return {
             "input_size": self.input_size,
             "resize": self.resize,
             "crop_fraction": self.crop_fraction,
             "mean": list(self.mean),
             "std": list(self.std),
+            **(reduced if self.decode_scales else {}),
         }
 
 
@@ -69,6 +82,9 @@ def described(part: Mapping[str, Any]) -> dict[str, Any]:
         "crop_fraction": part["crop_fraction"],
         "mean": tuple(part["mean"]),
         "std": tuple(part["std"]),
+        # Most archives decode at full size, and say nothing.
+        "decode_scales": tuple(part.get("decode_scales", ())),
+        "decode_margin": part.get("decode_margin", 1.0),
     }
 
 

@@ -32,16 +32,10 @@ class Reference:
 
     @classmethod
     def make(cls, runtime: ClassifierRuntime, pixels: NDArray[np.uint8], methods: Sequence[str]) -> Reference:
-        """Ask the eager runtime, a few images at a time."""
-        parts = range(0, len(pixels), 8)
-        logits = np.concatenate([runtime.predict(pixels[start : start + 8]) for start in parts])
+        """Ask the eager runtime."""
+        logits = _logits(runtime, pixels)
         best = logits.argmax(axis=1)
-        maps = {
-            method: np.concatenate(
-                [_maps(runtime, pixels[start : start + 8], best[start : start + 8], method) for start in parts]
-            )
-            for method in methods
-        }
+        maps = {method: _maps(runtime, pixels, best, method) for method in methods}
         return cls(pixels=pixels, logits=logits, maps=maps)
 
     def surest(self, count: int) -> Reference:
@@ -107,7 +101,7 @@ class Parity:
 
 def measure(reference: Reference, runtime: ClassifierRuntime) -> Parity:
     """Compare a runtime with the reference, on the reference's images."""
-    logits = runtime.predict(reference.pixels)
+    logits = _logits(runtime, reference.pixels)
     best = reference.logits.argmax(axis=1)
     finite = np.isfinite(logits).all(axis=1)
     cosines = [
@@ -123,12 +117,22 @@ def measure(reference: Reference, runtime: ClassifierRuntime) -> Parity:
     )
 
 
+def _logits(runtime: ClassifierRuntime, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.concatenate([runtime.predict(pixels[few]) for few in _few(len(pixels))])
+
+
 def _maps(
     runtime: ClassifierRuntime, pixels: NDArray[np.uint8], targets: NDArray[np.int64], method: str
 ) -> NDArray[np.float32]:
     items = [WorkItem(targets=(int(target),)) for target in targets]
-    made = runtime.explain(pixels, items, ExplainOptions(method=method))
-    return np.stack([entries[0].values for entries in made.maps])
+    options = ExplainOptions(method=method)
+    made = [runtime.explain(pixels[few], items[few], options) for few in _few(len(pixels))]
+    return np.stack([entries[0].values for part in made for entries in part.maps])
+
+
+def _few(count: int) -> list[slice]:
+    """Some images at a time: all at once would take much memory."""
+    return [slice(start, start + 8) for start in range(0, count, 8)]
 
 
 def _cosines(expected: NDArray[np.float32], made: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -488,7 +488,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "kind", "archive_sha256", "input_size", "classes", "vocabulary_size", "attribution_methods", "limits", "card_json", "ready", "max_nodes", "execution")
+    __slots__ = ("name", "version", "kind", "archive_sha256", "input_size", "classes", "vocabulary_size", "attribution_methods", "limits", "card_json", "ready", "max_nodes", "execution", "decode_scales", "decode_margin")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -502,6 +502,8 @@ class Model(_message.Message):
     READY_FIELD_NUMBER: _ClassVar[int]
     MAX_NODES_FIELD_NUMBER: _ClassVar[int]
     EXECUTION_FIELD_NUMBER: _ClassVar[int]
+    DECODE_SCALES_FIELD_NUMBER: _ClassVar[int]
+    DECODE_MARGIN_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     kind: ModelKind
@@ -515,7 +517,9 @@ class Model(_message.Message):
     ready: bool
     max_nodes: int
     execution: Execution
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., archive_sha256: _Optional[str] = ..., input_size: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ..., vocabulary_size: _Optional[int] = ..., attribution_methods: _Optional[_Iterable[_Union[AttributionMethod, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., card_json: _Optional[str] = ..., ready: _Optional[bool] = ..., max_nodes: _Optional[int] = ..., execution: _Optional[_Union[Execution, _Mapping]] = ...) -> None: ...
+    decode_scales: _containers.RepeatedScalarFieldContainer[int]
+    decode_margin: float
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., archive_sha256: _Optional[str] = ..., input_size: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ..., vocabulary_size: _Optional[int] = ..., attribution_methods: _Optional[_Iterable[_Union[AttributionMethod, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., card_json: _Optional[str] = ..., ready: _Optional[bool] = ..., max_nodes: _Optional[int] = ..., execution: _Optional[_Union[Execution, _Mapping]] = ..., decode_scales: _Optional[_Iterable[int]] = ..., decode_margin: _Optional[float] = ...) -> None: ...
 
 class Execution(_message.Message):
     __slots__ = ("runtime", "precision", "refused")

@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL.Image import Image
 
 from saaa.errors import BackendUnavailable, DeadlineExceeded, ImageRejected
-from saaa.images import Geometry, decode_pillow, fit
+from saaa.fitting import Picture
+from saaa.geometry import Geometry
+from saaa.images import ImageHeader, keep_buffers
 from saaa.proposal import propose_graph
 from saaa.scene_graph import RoleGraph, SceneGraph
 from saaa.work import ExplainOptions, ItemResult, ModelInfo, Work, WorkItem
@@ -38,6 +39,8 @@ from serving.requests import AnalysisRequest, AnalysisResult
 from serving.settings import FacadeSettings, RequestLimits
 
 T = TypeVar("T")
+KEPT_BLOCKS = 4
+"""Of `keep_buffers`: as many as a picture of 12 million pixels takes and leaves when it is decoded."""
 
 
 class Stages:
@@ -74,9 +77,8 @@ class _Part:
         self._stages = stages
         self.model = model
 
-    def fit(self, image: Image) -> None:
-        model = self.model
-        self.pixels, self.geometry = fit(image, model.input_size, mode=model.resize, crop_fraction=model.crop_fraction)
+    def fit(self, picture: Picture) -> None:
+        self.pixels, self.geometry = picture.fit(self.model)
 
     @property
     def seat(self) -> Seat | None:
@@ -118,6 +120,7 @@ class Analysis:
         }
         self._cache = AnswerCache(settings.cache_bytes, self._observer) if settings.cache_bytes else None
         self._threads = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
+        keep_buffers(KEPT_BLOCKS)
 
     @property
     def lanes(self) -> dict[Work, Lane]:
@@ -179,7 +182,7 @@ class Analysis:
             parts = [part for part in (classifier, captioner) if part is not None]
             places.enter_context(self._catalog.using(*(part.model for part in parts)))
             with stages.time("decode"):
-                digest = await self._in_thread(_decode, request, parts, self._limits, digest)
+                digest = await self._in_thread(_decode, request, plan.header, parts, self._limits, digest)
 
             async def classify() -> ItemResult | None:
                 if classifier is None or plan.classify is None:
@@ -199,7 +202,7 @@ class Analysis:
                 if classifier is not None and classified is not None and classified.maps:
                     with stages.time("propose"):
                         values = classified.maps[0].values
-                        graph = await self._in_thread(propose_graph, values, classifier.geometry, plan.image_size)
+                        graph = await self._in_thread(propose_graph, values, classifier.geometry, plan.header.size)
                 captioned = await caption(graph)
         return make_answer(
             plan,
@@ -251,14 +254,17 @@ def _digest(image: bytes) -> str:
     return hashlib.sha256(image).hexdigest()
 
 
-def _decode(request: AnalysisRequest, parts: Iterable[_Part], limits: RequestLimits, digest: str) -> str:
-    """Decode once, fit to the input of each model that takes part; gives the SHA-256 of the bytes."""
+def _decode(
+    request: AnalysisRequest, header: ImageHeader, parts: Iterable[_Part], limits: RequestLimits, digest: str
+) -> str:
+    """Decode once a scale, fit to the input of each model that takes part; gives the SHA-256 of the bytes."""
+    most = image_bytes(request, limits)
+    picture = Picture(request.image, header, max_pixels=limits.max_image_pixels, max_bytes=most)
     try:
-        image = decode_pillow(request.image, max_pixels=limits.max_image_pixels, max_bytes=image_bytes(request, limits))
+        for part in parts:
+            part.fit(picture)
     except ImageRejected as error:
         raise ImageRejected(error.message, field="image") from None
-    for part in parts:
-        part.fit(image)
     return digest or _digest(request.image)
 
 

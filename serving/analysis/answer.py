@@ -65,7 +65,7 @@ def make_answer(
     caption = plan.caption if captioned is not None else None
     return AnalysisResult(
         request_id=request_id,
-        image_size=plan.image_size,
+        image_size=plan.header.size,
         image_sha256=image_sha256,
         backend=backend,
         software_version=saaa.__version__,

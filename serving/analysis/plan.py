@@ -71,8 +71,8 @@ class CaptionPlan:
 class Plan:
     """A request that can be answered, and how."""
 
-    image_size: tuple[int, int]
-    """Width and height of the upright image in pixels."""
+    header: ImageHeader
+    """Of the image."""
     outputs: frozenset[Output]
     top_k: int | None
     graph: SceneGraph | None
@@ -114,7 +114,7 @@ def make_plan(request: AnalysisRequest, catalog: Catalog, limits: RequestLimits)
     assert header is not None
 
     plan = Plan(
-        image_size=(header.width, header.height),
+        header=header,
         outputs=outputs,
         top_k=request.top_k,
         graph=request.graph,

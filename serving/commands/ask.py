@@ -197,6 +197,9 @@ def run_models(service: Connection, *, as_json: bool) -> int:
         )
         if model.execution and model.execution.refused:
             print(f"  not used: {model.execution.refused}")
+        if model.decode_scales:
+            scales = ", ".join(f"1/{scale}" for scale in model.decode_scales)
+            print(f"  JPEGs decoded at {scales} where {model.decode_margin:g} pixels are left for each of the input's")
     return 0
 
 

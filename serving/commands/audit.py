@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from saaa import archive, wire
 from saaa.errors import ArchiveError, DataError, SaaaError, StartFailed
-from saaa.images import decode, fit
+from saaa.fitting import Picture
 from saaa.work import ItemResult, ModelInfo, WorkBatch
 from serving.telemetry.journal import pixels_digest, read_journal
 
@@ -103,7 +103,7 @@ def audit(request_id: str, journal: Path, models: Path, images: Sequence[Path]) 
             for entry in read_journal(journal)
             if entry.get("record") == "batch" and entry.get("id") in wanted
         }
-        pictures = {digest: decode(data) for digest, data in files.items()}
+        pictures = {digest: Picture(data) for digest, data in files.items()}
         others = [picture for digest, picture in pictures.items() if digest != own]
         return [_again(model, batches, models, pictures[own], others) for model in request["models"]]
     except (KeyError, IndexError, TypeError) as error:
@@ -146,15 +146,15 @@ def _again(
     model: dict[str, Any],
     batches: dict[str, dict[str, Any]],
     folder: Path,
-    image: NDArray[np.uint8],
-    others: Sequence[NDArray[np.uint8]],
+    image: Picture,
+    others: Sequence[Picture],
 ) -> Finding:
     entry = batches.get(model["batch"])
     if entry is None:
         raise DataError(f"The journal has lost the batch that {model['name']} computed for this request.")
     path, info = _archive(folder, model)
     digests, index = entry["pixels_sha256"], model["index"]
-    own = _fitted(image, info)
+    own, _ = image.fit(info)
     if pixels_digest(own) != digests[index]:
         raise DataError(
             "The image is the one that was sent, but decodes to other pixels here: another version of Pillow or "
@@ -162,7 +162,7 @@ def _again(
         )
     try:
         recorded = wire.unpack_results(base64.b64decode(entry["results"]), len(digests))[index]
-        batch, missing = _batch(entry, own, [_fitted(other, info) for other in others], index)
+        batch, missing = _batch(entry, own, [other.fit(info)[0] for other in others], index)
     except (SaaaError, binascii.Error) as error:
         raise DataError(f"A line of the journal is damaged: {error}") from error
     executor = _executor(path, model["runtime"])
@@ -229,10 +229,6 @@ def _executor(path: Path, runtime: str) -> Executor:
         raise StartFailed(
             f"An audit computes with torch, which is not usable here ({error}); install saaa[model]."
         ) from error
-
-
-def _fitted(image: NDArray[np.uint8], info: ModelInfo) -> NDArray[np.uint8]:
-    return fit(image, info.input_size, mode=info.resize, crop_fraction=info.crop_fraction)[0]
 
 
 def _differences(left: ItemResult, right: ItemResult) -> Iterator[tuple[str, float]]:

@@ -362,4 +362,6 @@ def write_model(info: ModelInfo, limits: pb.Limits, *, ready: bool) -> pb.Model:
         card_json=info.card_json,
         ready=ready,
         execution=None if info.execution is None else pb.Execution(**vars(info.execution)),
+        decode_scales=info.decode_scales,
+        decode_margin=info.decode_margin if info.decode_scales else 0,
     )

@@ -10,10 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 from saaa.errors import BackendFailed, BackendUnavailable, DeadlineExceeded, SaaaError
-from saaa.work import ItemResult, WorkBatch
+from saaa.work import ItemResult, WorkBatch, join_pixels
 from serving.lanes.estimate import ServiceTime
 from serving.lanes.places import Job
 from serving.observer import Flight, Observer, Seat
@@ -122,7 +120,7 @@ class Flights:
             model=key.model,
             version=key.version,
             work=key.work,
-            pixels=np.stack([job.pixels for job in jobs]),
+            pixels=join_pixels([job.pixels for job in jobs]),
             items=tuple(job.item for job in jobs),
             explain=key.explain,
             caption=key.caption,

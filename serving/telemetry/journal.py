@@ -151,7 +151,7 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
 
 def pixels_digest(pixels: NDArray[np.uint8]) -> str:
     """SHA-256 of one item's pixels, 64 hexadecimal digits."""
-    return hashlib.sha256(pixels.tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
 
 
 class _File:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import sys
 import zipfile
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from ts.context import Context, RequestProcessor
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 from ts.model_loader import ModelLoaderFactory
@@ -21,6 +23,7 @@ from ts.service import Service
 from handlers.base import LOAD_FAILED, RESPONSE_LIMIT_VARIABLE
 from saaa import archive, images, wire
 from saaa.errors import ArchiveError, BackendFailed
+from saaa.fitting import Picture
 from saaa.runtime.executor import Executor
 from saaa.work import Execution, Work, WorkBatch, WorkItem
 from serving.backends import launch
@@ -135,6 +138,31 @@ def test_a_photo_over_rest_gets_predictions_and_an_attribution(services: dict[st
     assert np.array(attribution["grid"]).ndim == 2
     assert attribution["region"] == [0, 0, 2 * SIZE, SIZE]
     assert body["model"]["name"] == EGDD_NAME
+
+
+def test_a_large_jpeg_over_rest_is_decoded_as_the_archive_allows(
+    tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = archive.read(tiny_models / "egdd.mar")
+    part = {**made.config["preprocessing"], "decode_scales": [2], "decode_margin": 1.0}
+    archive.write(tmp_path / "egdd.mar", replace(made, config={**made.config, "preprocessing": part}))
+    buffer = io.BytesIO()
+    Image.fromarray(make_pixels(1)[0]).resize((203, 157)).save(buffer, "JPEG")
+    status, body = ask_json(
+        load(tmp_path / "egdd.mar", tmp_path / "unpacked", monkeypatch), {"body": buffer.getvalue()}
+    )
+    assert status == 200
+    (attribution,) = body["attributions"]
+    assert attribution["region"] == [0, 0, 203, 157]
+
+    executor = Executor.open(tmp_path / "egdd.mar", threads=1)
+    pixels = Picture(buffer.getvalue()).fit(executor.info)[0][None]
+    asked = replace(batch_of(Work.EXPLAIN, 1), pixels=pixels)
+    (result,) = executor.run(asked)
+    assert attribution["grid"] == result.maps[0].values.tolist()
+    whole = images.fit(images.decode(buffer.getvalue()), SIZE)[0][None]
+    (other,) = executor.run(replace(asked, pixels=whole))
+    assert attribution["grid"] != other.maps[0].values.tolist()
 
 
 REGION = {

@@ -31,6 +31,7 @@ from saaa.work import (
     Work,
     WorkBatch,
     WorkItem,
+    join_pixels,
 )
 
 places = st.lists(st.integers(0, 2**32 - 1), max_size=3).map(tuple)
@@ -103,6 +104,31 @@ def same_graph(a: RoleGraph | None, b: RoleGraph | None) -> bool:
     if a is None or b is None:
         return a is b
     return all(np.array_equal(getattr(a, n), getattr(b, n)) for n in ("types", "orders", "boxes", "edges"))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_joined_pixels_travel_without_another_copy(count: int) -> None:
+    buffer = np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+    images = [np.frombuffer(image.tobytes(), np.uint8).reshape(4, 4, 3) for image in buffer]
+    joined = join_pixels(images)
+    assert (joined == buffer).all()
+    batch = WorkBatch(model="m", version="1", work=Work.PREDICT, pixels=joined, items=(WorkItem(),) * count)
+    _, pixels = wire.pack_batch(batch)
+    assert pixels == buffer.tobytes()
+    assert np.shares_memory(np.frombuffer(pixels, np.uint8), joined)
+
+
+def test_pixels_of_any_layout_travel_in_order() -> None:
+    whole = np.frombuffer(np.random.default_rng(0).bytes(4 * 4 * 4 * 3), np.uint8).reshape(4, 4, 4, 3)
+    writable = whole.copy()
+    writable.flags.writeable = False
+    for pixels in (whole, whole[1:3], whole[::-1], whole.swapaxes(1, 2), whole[:, :, ::-1], writable, whole.copy()):
+        batch = WorkBatch(model="m", version="1", work=Work.PREDICT, pixels=pixels, items=(WorkItem(),) * len(pixels))
+        found = wire.unpack_batch(*wire.pack_batch(batch))
+        assert found is not None
+        assert (found.pixels == pixels).all()
+    # Not the joined ones: those are read-only, whatever the images were.
+    assert (join_pixels([whole[0, ::-1], whole[1].swapaxes(0, 1)])[1] == whole[1].swapaxes(0, 1)).all()
 
 
 @settings(max_examples=60, deadline=None)
@@ -183,6 +209,8 @@ def test_a_description_survives() -> None:
         input_size=224,
         resize="crop",
         crop_fraction=0.9,
+        decode_scales=(2, 4),
+        decode_margin=1.5,
         classes=("a", "ß"),
         vocabulary_size=5,
         max_nodes=10,

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saaa.errors import DataError, ImageRejected, SceneGraphError
-from saaa.images import Geometry, decode, fit
+from saaa.fitting import Picture
+from saaa.geometry import Geometry
 from saaa.scene_graph import Relationship, SceneGraph, SceneObject
 from saaa.work import ItemError, ModelInfo, ModelKind
 from training.attribute.config import AttributeConfig
@@ -179,11 +180,11 @@ def load(item: Item, model: ModelInfo) -> Loaded:
         return Loaded(item=item, error=ItemError(reason="IMAGE_UNREADABLE", message=message))
     sha256 = hashlib.sha256(data).hexdigest()
     try:
-        image = decode(data)
+        picture = Picture(data)
+        pixels, geometry = picture.fit(model)
     except ImageRejected as error:
         return Loaded(item=item, sha256=sha256, error=ItemError(reason=error.reason, message=error.message))
-    pixels, geometry = fit(image, model.input_size, mode=model.resize, crop_fraction=model.crop_fraction)
-    height, width = image.shape[:2]
+    width, height = picture.header.size
     return Loaded(item=item, sha256=sha256, width=width, height=height, pixels=pixels, geometry=geometry)
 
 

@@ -335,18 +335,25 @@ class ArchiveConfig:
     graph_methods: tuple[str, ...] = ("auto",)
     """The attribution methods in the graph; "auto" is the default one."""
     parity_images: int = 200
-    """Validation images on which the graph is measured."""
+    """Validation images on which the graph is measured, and each reduced scale."""
+    reduced_decoding: Literal["off", "auto"] = "off"
+    """"auto" lets JPEGs much larger than the input be decoded at a reduced scale, which is faster, if the model answers
+    as it does at full size: measured on those validation images that are large enough, as JPEGs."""
 
     def __post_init__(self) -> None:
         check("faithfulness_images", self.faithfulness_images, at_least=0)
         check("parity_images", self.parity_images, at_least=1)
         if self.runtime not in ("torch", "openvino"):
             raise OptionInvalid(f"runtime is {self.runtime!r}; choose torch or openvino.", field="runtime")
+        if self.reduced_decoding not in ("off", "auto"):
+            raise OptionInvalid(
+                f"reduced_decoding is {self.reduced_decoding!r}; choose off or auto.", field="reduced_decoding"
+            )
 
     @property
     def needs_images(self) -> bool:
         """Whether anything is measured on the validation images."""
-        return self.faithfulness_images > 0 or self.runtime != "torch"
+        return self.faithfulness_images > 0 or self.runtime != "torch" or self.reduced_decoding != "off"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,20 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from saaa.errors import DataError, ImageRejected, OptionInvalid
-from saaa.images import decode, fit
+from saaa.fitting import Picture
+from saaa.images import decode
 from training.egdd.listing import Listing, list_folders
 from training.egdd.shards import list_shards
 from training.progress import progress
 
 if TYPE_CHECKING:
-    from saaa.models.preprocessing import Preprocessing
+    from saaa.fitting import Input
     from training.distributed import World
 
 Pixels = NDArray[np.uint8]
@@ -119,22 +120,25 @@ class Images:
     """
 
     listing: Listing
-    prepare: Callable[[Pixels], Pixels]
+    prepare: Callable[[Any], Pixels]
     digest: str
     """SHA-256 over the names and contents of the files, skipped ones included."""
     skipped: tuple[tuple[str, str], ...]
     """Where something is that is no usable image, and why."""
     cache: dict[int, Pixels] = field(default_factory=dict)
+    open: Callable[[bytes], Any] = decode
+    """From a file's bytes to what `prepare` takes."""
 
     @classmethod
     def load(
         cls,
         listing: Listing,
-        prepare: Callable[[Pixels], Pixels],
+        prepare: Callable[[Any], Pixels],
         *,
         what: str,
         cache_mb: int,
         world: World | None = None,
+        open: Callable[[bytes], Any] = decode,
     ) -> Images:
         """Read and decode every image once: each process its share, in threads, one a core.
 
@@ -143,10 +147,12 @@ class Images:
 
         Args:
             listing: what to read.
-            prepare: from a decoded image, uint8 (height, width, 3), to what is kept and given out.
+            prepare: from what `open` gives to what is kept and given out.
             what: name for the progress bar.
             cache_mb: MiB of prepared images kept by this process.
             world: the processes that share the work; default: this one alone.
+            open: from a file's bytes to what `prepare` takes; default: the decoded image, uint8 (height, width, 3).
+                This or `prepare` raises `ImageRejected` where it is none.
 
         Raises:
             DataError: no image of some class is usable, or a file cannot be read; the same on all processes.
@@ -157,7 +163,7 @@ class Images:
         rows: list[_Row] = []
         failure: DataError | None = None
         try:
-            found: Iterable[tuple[_Row, Pixels | None]] = _examine(listing, prepare, mine)
+            found: Iterable[tuple[_Row, Pixels | None]] = _examine(listing, lambda data: prepare(open(data)), mine)
             if world is None or world.main:
                 found = progress(found, f"read {what}", total=len(mine), unit="image")
             for row, pixels in found:
@@ -181,7 +187,7 @@ class Images:
         if lost:
             raise DataError(f"No image of {sorted(lost)} in {listing.root} can be read: {bad[0][1]}")
         cache = {position: kept[index] for position, index in enumerate(good) if index in kept}
-        return cls(usable, prepare, digest, (*listing.problems, *bad), cache)
+        return cls(usable, prepare, digest, (*listing.problems, *bad), cache, open)
 
     def __len__(self) -> int:
         return len(self.listing)
@@ -189,7 +195,7 @@ class Images:
     def __getitem__(self, index: int) -> Pixels:
         """Give a prepared image, uint8 (height, width, 3)."""
         kept = self.cache.get(index)
-        return kept if kept is not None else self.prepare(decode(self.listing.read(index)))
+        return kept if kept is not None else self.prepare(self.open(self.listing.read(index)))
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -216,11 +222,11 @@ def load_for_training(
 
 
 def load_for_evaluation(
-    listing: Listing, config: Preprocessing, *, what: str, cache_mb: int = 1024, world: World | None = None
+    listing: Listing, config: Input, *, what: str, cache_mb: int = 1024, world: World | None = None
 ) -> Images:
-    """Load images as the served model sees them, (S, S, 3): `saaa.images.fit` is the one resize."""
-    prepare = partial(_as_served, config=config)
-    return Images.load(listing, prepare, what=what, cache_mb=cache_mb, world=world)
+    """Load images as the served model sees them, (S, S, 3): `saaa.fitting.Picture` is the one way to its input."""
+    prepare = partial(_as_served, model=config)
+    return Images.load(listing, prepare, what=what, cache_mb=cache_mb, world=world, open=Picture)
 
 
 def content_digest(listing: Listing) -> str:
@@ -257,15 +263,15 @@ class _Row:
 
 
 def _examine(
-    listing: Listing, prepare: Callable[[Pixels], Pixels], indices: Sequence[int]
+    listing: Listing, prepare: Callable[[bytes], Pixels], indices: Sequence[int]
 ) -> Iterator[tuple[_Row, Pixels | None]]:
-    """Read, decode and prepare images, in order; Pillow lets other threads run while it works."""
+    """Read images and prepare them from their bytes, in order; Pillow lets other threads run while it works."""
 
     def one(index: int) -> tuple[_Row, Pixels | None]:
         data = listing.read(index)
         content = hashlib.sha256(data).hexdigest()
         try:
-            return _Row(index, content, None), prepare(decode(data))
+            return _Row(index, content, None), prepare(data)
         except ImageRejected as error:
             return _Row(index, content, error.message), None
 
@@ -284,5 +290,5 @@ def _shrink(pixels: Pixels, shorter: int) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
 
-def _as_served(pixels: Pixels, config: Preprocessing) -> Pixels:
-    return fit(pixels, config.input_size, mode=config.resize, crop_fraction=config.crop_fraction)[0]
+def _as_served(picture: Picture, model: Input) -> Pixels:
+    return np.array(picture.fit(model)[0])  # torch wants to be able to write

@@ -13,12 +13,15 @@ from saaa import archive as archives
 from saaa.archive import Archive
 from saaa.errors import ArchiveError, CheckpointError, DataError
 from saaa.models.classifier import Classifier
+from saaa.runtime.reduction import CARD_KEY, allow_scales
+from saaa.work import AUTO_METHOD
 from training.checkpoint import load_checkpoint
 from training.egdd.config import ArchiveConfig
 from training.egdd.data import Images, find_splits, list_images, load_for_evaluation
 from training.egdd.evaluation import classifier_of
 from training.egdd.faithfulness import faithfulness, spread_evenly
 from training.egdd.published import read_published
+from training.egdd.reducing import Reducible
 
 # How a run is set up on a machine says nothing about the model, and would make the archive depend on the machine.
 NOT_RECIPE = frozenset(
@@ -42,7 +45,9 @@ def pack(config: ArchiveConfig, more: Mapping[str, Any] | None = None) -> str:
     The card holds: "source" (what wrote the checkpoint), "data" (counts and digests), "metrics" (on val, after the
     epoch that the checkpoint is of), "epoch", "recipe" (every option that shaped the weights) and "faithfulness" (see
     `training.egdd.faithfulness`). What is not known or left out is null: of a checkpoint of MAE's script the data and
-    the metrics, and the faithfulness unless --data_path has a val/. The same checkpoint and data give the same bytes.
+    the metrics, and the faithfulness unless --data_path has a val/. The same
+    checkpoint and data give the same bytes. With --runtime openvino it also holds "runtime" (see
+    `saaa.runtime.compiling`), with --reduced_decoding auto "reduced_decoding" (see `saaa.runtime.reduction`).
 
     Args:
         config: what to pack.
@@ -69,6 +74,8 @@ def pack(config: ArchiveConfig, more: Mapping[str, Any] | None = None) -> str:
     archive = packed.classifier.to_archive(config.name, config.version, card)
     if config.runtime == "openvino":
         archive = _compiled(archive, packed.val, config)
+    if config.reduced_decoding == "auto":
+        archive = _reduced(archive, packed, config)
     digest = archives.write(config.output, archive)
     if figure is not None:
         print(
@@ -94,6 +101,27 @@ def _compiled(archive: Archive, val: Images | None, config: ArchiveConfig) -> Ar
                 f"{precision}: the same class for {told['agreement']:.1%} of {told['images']} images, maps' cosine "
                 f"{told['map_cosine_median']:.5f} (median), {told['map_cosine_p1']:.5f} (first percentile)"
             )
+    return made
+
+
+def _reduced(archive: Archive, packed: Packed, config: ArchiveConfig) -> Archive:
+    if packed.val is None:
+        raise DataError("Reduced decoding is measured on validation images; name the data by --data_path.")
+    from saaa.runtime.eager import TorchClassifier
+
+    default = archive.info().methods[0].name
+    methods = tuple(dict.fromkeys(default if name == AUTO_METHOD else name for name in config.graph_methods))
+    large = Reducible(packed.val, packed.classifier.config, most=config.parity_images)
+    made = allow_scales(archive, TorchClassifier(archive, None), large.sample, methods)
+    told = made.card[CARD_KEY]
+    for row in told["measured"]:
+        print(
+            f"JPEGs at 1/{row['scale']} with {row['margin']:g} pixels for each of the input's: the same class for "
+            f"{row['agreement']:.1%} of {row['images']} images, maps' cosine {row['map_cosine_median']:.5f} (median), "
+            f"{row['map_cosine_p1']:.5f} (first percentile)"
+        )
+    if told["refused"]:
+        print(f"reduced decoding is refused: {told['refused']}")
     return made
 
 

@@ -304,6 +304,8 @@ def test_models_are_described(server):
             card_json='{"metrics": {"accuracy": 0.97}}',
             ready=True,
             execution=pb.Execution(runtime="openvino", precision="fp32", refused="bf16: no units"),
+            decode_scales=[2, 4],
+            decode_margin=1.5,
         ),
         pb.Model(name="world", version="1.0", kind=pb.MODEL_KIND_EGA, vocabulary_size=90),
     ]
@@ -321,6 +323,8 @@ def test_models_are_described(server):
     assert not world.ready
     assert scenes.execution == Execution(runtime="openvino", precision="fp32", refused="bf16: no units")
     assert world.execution is None
+    assert (scenes.decode_scales, scenes.decode_margin) == ((2, 4), 1.5)
+    assert (world.decode_scales, world.decode_margin) == ((), 0)
     assert server.service.requests[-1] == pb.GetModelRequest(name="scenes", version="1.0")
 
 

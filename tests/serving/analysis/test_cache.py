@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saaa.errors import BackendUnavailable, DeadlineExceeded, ImageRejected, LaneFull, SaaaError
+from saaa.images import ImageHeader
 from saaa.scene_graph import Box, SceneGraph, SceneObject
 from saaa.work import AttributionMap, ExplainOptions, Work
 from serving.analysis.cache import AnswerCache, Question
@@ -27,7 +28,7 @@ from tests.serving.virtual_time import in_virtual_time, run
 
 HASTY, LEISURELY = Flow("me"), Flow("me", Priority.BATCH)
 PLAN = Plan(
-    image_size=(4, 4),
+    header=ImageHeader(format="PNG", width=4, height=4),
     outputs=frozenset({Output.PREDICTIONS}),
     top_k=5,
     graph=None,

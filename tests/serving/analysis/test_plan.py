@@ -98,7 +98,7 @@ def outcome(message: pb.AnalyzeRequest) -> Plan | None:
 
 def check(plan: Plan) -> None:
     """A plan asks for nothing beyond the image, the models and the limits."""
-    width, height = plan.image_size
+    width, height = plan.header.size
     if plan.graph is not None:
         assert all(thing.box.right <= width and thing.box.bottom <= height for thing in plan.graph.objects)
     if plan.classify is not None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from saaa import archive, wire
 from saaa.errors import ArchiveError, DataError
+from saaa.fitting import Picture
 from saaa.v1 import analysis_pb2 as pb
 from serving.backends.local import LocalBackend
 from serving.backends.process import TorchServeProcess
@@ -24,6 +25,7 @@ from serving.backends.torchserve import TorchServeBackend
 from serving.commands.audit import audit
 from serving.commands.cli import main
 from serving.settings import FacadeSettings, LaneSettings
+from serving.telemetry.journal import pixels_digest
 from serving.telemetry.settings import TelemetrySettings
 from tests.serving.pixel_backend import calling, link, thing
 
@@ -97,6 +99,31 @@ def test_a_batch_comes_out_bit_for_bit_where_all_its_images_are_given_else_withi
         assert all(finding.exact and finding.identical and not finding.reasons for finding in whole)
         part = audit(name, local.journal, local.models, [local.image(name)])
         assert all(finding.reproduced for finding in part), [str(finding) for finding in part]
+
+
+def test_an_answer_to_a_jpeg_at_a_reduced_scale(tmp_path: Path, tiny_models: Path) -> None:
+    """The archive says the scale, so image and archive are enough; one that says another has another digest."""
+    made = archive.read(tiny_models / "egdd.mar")
+    part = {**made.config["preprocessing"], "decode_scales": [2], "decode_margin": 1.0}
+    reduced = replace(made, config={**made.config, "preprocessing": part})
+    (tmp_path / "models").mkdir()
+    archive.write(tmp_path / "models" / "egdd.mar", reduced)
+    image = tmp_path / "large.jpg"
+    Image.effect_noise((200, 170), 60).convert("RGB").save(image)
+    settings = FacadeSettings(port=0, telemetry=TelemetrySettings(journal=tmp_path / "journal"))
+
+    async def work() -> None:
+        async with LocalBackend(tmp_path / "models") as backend, calling(backend, settings) as caller:
+            await caller.analyze(image.read_bytes(), 120, request_id="large")
+
+    asyncio.run(work())
+    (finding,) = audit("large", tmp_path / "journal", tmp_path / "models", [image])
+    assert finding.exact
+    assert finding.identical
+    entries = [json.loads(line) for line in (tmp_path / "journal").read_text().splitlines()]
+    (digests,) = [entry["pixels_sha256"] for entry in entries if entry["record"] == "batch"]
+    seen = [Picture(image.read_bytes()).fit(archived.info())[0] for archived in (reduced, made)]
+    assert [pixels_digest(pixels) == digests[0] for pixels in seen] == [True, False]
 
 
 def test_torchserves_answers_too(torchserve: TorchServeProcess, tmp_path: Path, tiny_models: Path) -> None:

@@ -40,7 +40,8 @@ def address() -> Iterator[str]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    facade = Facade(PixelBackend(CLASSIFIER, replace(CAPTIONER, execution=FALLEN_BACK)), QUICK)
+    classifier = replace(CLASSIFIER, decode_scales=(2, 4), decode_margin=1.5)
+    facade = Facade(PixelBackend(classifier, replace(CAPTIONER, execution=FALLEN_BACK)), QUICK)
     asyncio.run_coroutine_threadsafe(facade.__aenter__(), loop).result(30)
     yield facade.address
     asyncio.run_coroutine_threadsafe(facade.__aexit__(None, None, None), loop).result(30)
@@ -167,11 +168,12 @@ def test_unusable_graph_file_is_one_line(
 def test_models_are_listed(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("models", "--address", address) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["colours", "words", "not"]
+    assert [line.split()[0] for line in lines] == ["colours", "JPEGs", "words", "not"]
     assert "brightness (class, 2 forwards)" in lines[0]
-    assert "attention (word/node, 0.5 forwards)" in lines[1]
-    assert "  ready  torch fp32  bbbbbbbbbbbb" in lines[1]
-    assert lines[2] == "  not used: bf16: top-1 agreement 0.9900 < 0.995"
+    assert lines[1] == "  JPEGs decoded at 1/2, 1/4 where 1.5 pixels are left for each of the input's"
+    assert "attention (word/node, 0.5 forwards)" in lines[2]
+    assert "  ready  torch fp32  bbbbbbbbbbbb" in lines[2]
+    assert lines[3] == "  not used: bf16: top-1 agreement 0.9900 < 0.995"
     assert run("models", "--address", address, "--json") == 0
     models = json.loads(capsys.readouterr().out)
     assert models[0]["classes"] == ["red", "green", "blue"]
