@@ -132,7 +132,7 @@ async def test_a_port_that_somebody_took_is_replaced(
         number = taken.getsockname()[1]
         free = Ports.free
         picks = [replace(free(), inference=number), replace(free(), rest=number), free()]
-        monkeypatch.setattr(Ports, "free", lambda: picks.pop(0))
+        monkeypatch.setattr(Ports, "free", lambda _: picks.pop(0))
         async with TorchServeProcess(tiny_models, options=ONE_WORKER) as process:
             assert picks == []
             assert process.pid is not None
