@@ -8,12 +8,12 @@ PIP_AUDIT := 2.10.1
 DATA   ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow test-faults lint audit demo demo-photos bench generate lock clean deploy-tools deploy-check deploy-lock images sbom
+.PHONY: help setup test test-slow test-faults lint audit demo demo-photos bench generate lock clean deploy-tools deploy-check deploy-lock image-tools base-image images test-images sbom
 
 TOOLS  := .deploy-tools
 CHECKOV := 3.3.30
 CYCLONEDX := 7.5.0
-BASE   ?= python:3.11-slim-bookworm
+BASE   ?= localhost/saaa-base:bookworm
 TAG    ?= dev
 
 help:  ## list the targets
@@ -93,18 +93,39 @@ deploy-check: deploy-tools  ## every check of deploy/, none skipped
 deploy-lock:  ## resolve deploy/tools.lock anew
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --upgrade --output-file deploy/tools.lock deploy/tools.in
 
-build/images: requirements.lock pyproject.toml | setup  # what goes into each image, with digests, and our own wheel
-	@mkdir -p $@ && rm -f $@/*
+IMAGE_TOOLS := $(TOOLS)/images
+image-tools: $(IMAGE_TOOLS)/.ready  ## what builds and runs images: Debian's buildah, podman and mmdebstrap, unpacked and not installed
+
+$(IMAGE_TOOLS)/.ready: deploy/images/tools.sh
+	@deploy/images/tools.sh fetch
+	@touch $@
+
+base-image: $(IMAGE_TOOLS)/.base-ready  ## the images' base out of Debian packages, as root: BASE's default
+
+$(IMAGE_TOOLS)/.base-ready: deploy/images/base.sh | image-tools
+	@deploy/images/base.sh localhost/saaa-base:bookworm
+	@touch $@
+
+build/images: requirements.lock pyproject.toml | setup  # what goes into each image, with digests
+	@mkdir -p $@ && rm -f $@/*.txt
 	@for image in "facade --extra postgres --extra jwt --extra traces" "torchserve --extra torchserve --extra traces" \
 	  "trainer --extra train --extra pretrained"; do set -- $$image; name=$$1; shift; \
 	  $(BIN)/uv pip compile --quiet $$* --constraints requirements.lock --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 --output-file $@/$$name.txt pyproject.toml || exit 1; done
-	@$(BIN)/uv build --quiet --wheel --out-dir $@ .
 
-images: build/images  ## build the three images where buildah is: BASE=image of Debian with Python 3.11, TAG=dev
-	@command -v buildah > /dev/null || { echo "images: buildah is not installed"; exit 1; }
-	@for name in facade torchserve trainer; do buildah bud --build-arg BASE=$(BASE) \
-	  --build-arg REVISION=$$(git rev-parse --short HEAD) -f deploy/images/$$name.Dockerfile -t saaa/$$name:$(TAG) . || exit 1; done
+# The wheels come by this machine's settings of pip, of which nothing gets into an image: a build has no network.
+build/images/wheels/%: build/images
+	@mkdir -p $(@D)
+	@$(BIN)/python -m pip download --quiet --no-cache-dir --no-deps --only-binary :all: --require-hashes \
+	  --dest $(@D) --requirement build/images/$*.txt
+	@touch $@
+
+images: $(IMAGES:%=image-%)  ## build the three images: BASE=image of Debian with Python 3.11, TAG=dev
+image-%: build/images/wheels/% base-image
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "images: the wheels are for Python " + sys.version.split()[0] + ", the base has 3.11: PYTHON=python3.11 make images")'
+	@rm -f build/images/saaa-*.whl && $(BIN)/uv build --quiet --wheel --out-dir build/images .
+	@deploy/images/tools.sh buildah bud --network none --build-arg BASE=$(BASE) --build-arg REVISION=$$(git rev-parse --short HEAD) \
+	  -f deploy/images/$*.Dockerfile -t saaa/$*:$(TAG) .
 
 sbom: build/images  ## what is in each image, as CycloneDX: build/sbom/*.json
 	@mkdir -p build/sbom

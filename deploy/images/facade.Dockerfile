@@ -10,7 +10,8 @@ WORKDIR /build
 RUN python3 -m venv /opt/saaa
 # What the lock file pins for these extras, and nothing else: `make images` exports it with digests.
 COPY build/images/facade.txt requirements.txt
-RUN /opt/saaa/bin/python -m pip install --require-hashes --no-deps -r requirements.txt
+RUN --mount=type=bind,source=build/images/wheels,target=/wheels \
+    /opt/saaa/bin/python -m pip install --no-index --find-links /wheels --require-hashes --no-deps -r requirements.txt
 COPY build/images/saaa-*.whl ./
 # pip makes the byte code, which nobody can write later; packages' own tests are left out.
 RUN /opt/saaa/bin/python -m pip install --no-deps --no-index ./saaa-*.whl \
