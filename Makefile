@@ -8,7 +8,7 @@ PIP_AUDIT := 2.10.1
 DATA   ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow test-faults lint audit demo demo-photos bench generate lock clean deploy-tools deploy-check deploy-lock image-tools base-image images test-images sbom
+.PHONY: help setup test test-slow test-faults lint audit demo demo-photos bench generate lock clean deploy-tools deploy-check deploy-lock image-tools base-image image-inputs images test-images sbom
 
 TOOLS  := .deploy-tools
 CHECKOV := 3.3.30
@@ -111,26 +111,34 @@ $(IMAGE_TOOLS)/.base-ready: deploy/images/base.sh | image-tools
 	@deploy/images/base.sh localhost/saaa-base:bookworm
 	@touch $@
 
-build/images: requirements.lock pyproject.toml | setup  # what goes into each image, with digests
-	@mkdir -p $@ && rm -f $@/*.txt
+build/images/.lists: requirements.lock pyproject.toml Makefile | setup  # what goes into each image, with digests
+	@mkdir -p $(@D)
 	@for image in "facade --extra postgres --extra jwt --extra traces" "torchserve --extra torchserve --extra traces" \
 	  "trainer --extra train --extra pretrained"; do set -- $$image; name=$$1; shift; \
 	  $(BIN)/uv pip compile --quiet $$* --constraints requirements.lock --generate-hashes --no-emit-index-url --no-header --no-annotate \
-	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 --output-file $@/$$name.txt pyproject.toml || exit 1; done
-
-# The wheels come by this machine's settings of pip, of which nothing gets into an image: a build has no network.
-build/images/wheels/%: build/images
-	@mkdir -p $(@D)
-	@$(BIN)/python -m pip download --quiet --no-cache-dir --no-deps --only-binary :all: --require-hashes \
-	  --dest $(@D) --requirement build/images/$*.txt
+	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 --output-file $(@D)/$$name.txt pyproject.toml || exit 1; done
 	@touch $@
 
-images: $(IMAGES:%=image-%)  ## build the three images: BASE=image of Debian with Python 3.11, TAG=dev
-image-%: build/images/wheels/% base-image
-	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "images: the wheels are for Python " + sys.version.split()[0] + ", the base has 3.11: PYTHON=python3.11 make images")'
+# The wheels come by this machine's settings of pip, of which nothing gets into an image: a build has no network.
+build/images/.wheels: build/images/.lists
+	@$(BIN)/python -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "images: the base has Python 3.11, .venv another one; wheels are fetched for that of .venv")'
+	@echo "images: fetching the locked wheels (about 3 GB the first time)"
+	@for name in $(IMAGES); do $(BIN)/python -m pip download --quiet --no-cache-dir --no-deps --only-binary :all: --require-hashes \
+	  --dest $(@D)/wheels --requirement $(@D)/$$name.txt || exit 1; done
+	@touch $@
+
+image-inputs: build/images/.wheels image-tools
 	@rm -f build/images/saaa-*.whl && $(BIN)/uv build --quiet --wheel --out-dir build/images .
-	@deploy/images/tools.sh buildah bud --network none --build-arg BASE=$(BASE) --build-arg REVISION=$$(git rev-parse --short HEAD) \
-	  -f deploy/images/$*.Dockerfile -t saaa/$*:$(TAG) .
+ifeq ($(BASE),localhost/saaa-base:bookworm)
+image-inputs: base-image
+endif
+
+images: $(IMAGES:%=image-%)  ## build the three images, as root: BASE=image of Debian with Python 3.11, TAG=dev
+.PHONY: $(IMAGES:%=image-%)
+$(IMAGES:%=image-%): image-%: image-inputs
+	@deploy/images/tools.sh buildah bud --quiet --network none --build-arg BASE=$(BASE) --build-arg REVISION=$$(git rev-parse --short HEAD) \
+	  --file deploy/images/$*.Dockerfile --tag saaa/$*:$(TAG) .
+	@deploy/images/tools.sh buildah rmi --prune > /dev/null
 
 # As root, in a network of its own: the pods' ports are the manifests'.
 test-images: deploy-tools  ## run the built facade and TorchServe as pods, by the manifests: TAG=dev
@@ -138,7 +146,7 @@ test-images: deploy-tools  ## run the built facade and TorchServe as pods, by th
 	elif ! unshare --net true 2> /dev/null || ! command -v ip > /dev/null; then echo "test-images: SKIPPED: it needs root, unshare and ip"; \
 	else unshare --net sh -c 'ip link set lo up && SAAA_TEST_IMAGES=1 TAG=$(TAG) exec $(BIN)/pytest -m slow -rs tests/deploy/test_images.py'; fi
 
-sbom: build/images  ## what is in each image, as CycloneDX: build/sbom/*.json
+sbom: build/images/.lists  ## what is in each image, as CycloneDX: build/sbom/*.json
 	@mkdir -p build/sbom
 	@for name in facade torchserve trainer; do $(BIN)/uv tool run --from cyclonedx-bom==$(CYCLONEDX) cyclonedx-py requirements build/images/$$name.txt \
 	  --output-format JSON --output-file build/sbom/$$name.json || exit 1; done
