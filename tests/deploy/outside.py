@@ -152,6 +152,7 @@ def replaced(make: Callable[[], Pod], outside: Outside) -> list[tuple[Pod, float
                 assert pod.probe("facade", "livenessProbe")
                 seconds = pod.end() if name == "ended" else 0.0
                 pod.kill()
+            # The Java runtime's own file about itself is not TorchServe's to remove.
             left = [path.name for path in pod.ends.glob("torchserve-work/*") if not path.name.startswith("hsperfdata")]
             assert not (seconds and left), left
         acknowledged += rater.acknowledged

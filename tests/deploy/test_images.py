@@ -24,6 +24,7 @@ from tests.deploy.outside import of_dev, of_prod, postgresql, replaced
 pytestmark = pytest.mark.slow
 
 TAG = os.environ.get("TAG", "dev")
+IMAGES = ("facade", "torchserve", "trainer")
 LARGEST_BYTES = 150e6
 """Of the facade's layers above its base."""
 SLOWEST_S = 30.0
@@ -34,7 +35,7 @@ SLOWEST_S = 30.0
 def _images() -> None:
     if os.environ.get("SAAA_TEST_IMAGES") != "1":
         pytest.skip("`make test-images` runs the images, in a network of their own")
-    for name in ("facade", "torchserve"):
+    for name in IMAGES:
         if subprocess.run([TOOLS, "podman", "image", "exists", f"saaa/{name}:{TAG}"], check=False).returncode:
             pytest.skip(f"there is no image saaa/{name}:{TAG}; `make images` builds it")
 
@@ -48,13 +49,20 @@ def test_the_facade_is_small(capsys: pytest.CaptureFixture[str]) -> None:
     assert above <= LARGEST_BYTES
 
 
-@pytest.mark.parametrize("name", ["facade", "torchserve"])
+@pytest.mark.parametrize("name", IMAGES)
 def test_nothing_of_this_machine_is_in_an_image(name: str) -> None:
     """Neither pip's settings nor wheels; and nobody's files can be written by who runs it."""
     words = ("--user", "0", "--entrypoint", "find", f"saaa/{name}:{TAG}")
     here = ("(", "-name", "pip.conf", "-o", "-name", "uv.toml", "-o", "-name", "*.whl", ")")
     assert podman("run", "--rm", "--network", "none", *words, "/etc", "/opt", "/root", *here) == ""
     assert podman("run", "--rm", "--network", "none", *words, "/opt", "/etc", "/usr", "-user", "10001") == ""
+
+
+def test_the_trainer_computes() -> None:
+    """With the rights that its jobs have."""
+    rights = ("--network=none", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges")
+    program = "import torch, training.egdd; print(float(torch.ones(3) @ torch.ones(3)))"
+    assert podman("run", "--rm", *rights, "--entrypoint", "python", f"saaa/trainer:{TAG}", "-c", program) == "3.0"
 
 
 def test_with_a_claim_no_acknowledged_rating_is_lost(
