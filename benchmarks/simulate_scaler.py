@@ -10,7 +10,7 @@ import math
 import re
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -25,15 +25,22 @@ TOLERANCE = 0.1
 """The controller does nothing while the metric is so near to its target (its default)."""
 SYNC_S = 15.0
 """Seconds between two looks of the controller (its default)."""
-_QUERY = re.compile(r'sum\(rate\(saaa_(batch|lane_wait)_seconds_sum\{[^}]*?(?:lane="(\w+)")?\}\[(\d+)m\]\)\)')
+_WAIT = 'sum(rate(saaa_lane_wait_seconds_sum{namespace="saaa"}[%(window)s]))'
+_LOAD = (
+    "sum(rate(saaa_batch_seconds_sum%(of)s)) + (sum(sum by (lane) (rate(saaa_lane_shed_total%(of)s))"
+    " * sum by (lane) (rate(saaa_batch_seconds_sum%(of)s))"
+    " / (sum by (lane) (rate(saaa_batch_items_sum%(of)s)) > 0)) or vector(0))"
+)
+_OF = '{namespace="saaa",lane=~"%(lanes)s"}[%(window)s]'
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trigger:
     """One metric and what a pod should carry of it."""
 
-    series: str
-    """A lane's name for its seconds at the backend, "wait" for all lanes' waiting."""
+    lanes: tuple[str, ...] = ()
+    """Whose load is meant: seconds at the backend, and what was refused as the work it would have been. Of none, it is
+    what waits in all of them."""
     threshold: float
     window_s: float
 
@@ -92,11 +99,17 @@ def deployed_workers() -> int:
 
 
 def _trigger(metadata: Mapping[str, str]) -> Trigger:
-    found = _QUERY.fullmatch(metadata["query"])
-    if found is None:
-        raise ValueError(f"The simulation does not understand the query {metadata['query']}; teach it.")
-    series = found[2] if found[1] == "batch" else "wait"
-    return Trigger(series=series, threshold=float(metadata["threshold"]), window_s=60.0 * int(found[3]))
+    query = metadata["query"]
+    lanes, window = re.search(r'lane=~"([\w|]+)"', query), re.search(r"\[((\d+)m)\]", query)
+    told = {"lanes": lanes[1] if lanes else "", "window": window[1] if window else ""}
+    known = _LOAD % {"of": _OF % told} if lanes else _WAIT % told
+    if window is None or query != known:
+        raise ValueError(f"The simulation does not understand the query {query}; teach it.")
+    return Trigger(
+        lanes=tuple(filter(None, told["lanes"].split("|"))),
+        threshold=float(metadata["threshold"]),
+        window_s=60.0 * int(window[2]),
+    )
 
 
 def _policies(behaviour: Mapping[str, Any]) -> tuple[Policy, ...]:
@@ -199,6 +212,6 @@ class Autoscaler:
         return min(floors)
 
 
-def total(series: Sequence[Counted], now: float, window_s: float) -> float:
+def total(series: Iterable[Counted], now: float, window_s: float) -> float:
     """sum(rate(...)) over the pods, those that have gone counted while they are in the window."""
     return sum(each.rate(now, window_s) for each in series)

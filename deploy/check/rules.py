@@ -21,7 +21,7 @@ from deploy.check.manifests import (
     pod_labels,
     pod_template,
 )
-from deploy.check.pods import POD_RULES
+from deploy.check.pods import POD_RULES, settings
 from deploy.check.training import TRAINING_RULES
 
 Rule = Callable[[Manifests], Iterator[str]]
@@ -178,6 +178,25 @@ def namespaces(manifests: Manifests) -> Iterator[str]:
             yield f"{name_of(each)}: it must enforce the pod security standard restricted"
 
 
+def ratings(manifests: Manifests) -> Iterator[str]:
+    """A file of ratings has one facade that writes to it, never a second one during an update; a database's URL, which
+    may hold a password, comes from a Secret."""
+    for each in manifests.of("Deployment"):
+        for container in containers(each):
+            place = str(settings(manifests, each, container).get("ratings") or "")
+            if place.startswith("/"):
+                updates = each["spec"].get("strategy", {}).get("type", "RollingUpdate")
+                if _most_replicas(manifests, each) > 1 or updates != "Recreate":
+                    yield f"{name_of(each)}: several facades would write to {place}; give them a database's URL"
+            elif place and place not in _secret_variables(container):
+                yield f"{name_of(each)}: the URL of its ratings must be a variable from a Secret"
+
+
+def _secret_variables(container: Mapping[str, Any]) -> set[str]:
+    """As they are named in arguments."""
+    return {f"$({each['name']})" for each in container.get("env", ()) if "secretKeyRef" in each.get("valueFrom", {})}
+
+
 def _ports(workload: Object) -> Mapping[str, int]:
     found = (port for container in containers(workload) for port in container.get("ports", ()))
     return {port["name"]: port["containerPort"] for port in found}
@@ -187,6 +206,13 @@ def _least_replicas(manifests: Manifests, workload: Object) -> int:
     for each in manifests.of("HorizontalPodAutoscaler", "ScaledObject"):
         if each["spec"]["scaleTargetRef"]["name"] == workload["metadata"]["name"]:
             return int(each["spec"].get("minReplicas", each["spec"].get("minReplicaCount", 1)))
+    return int(workload["spec"].get("replicas", 1))
+
+
+def _most_replicas(manifests: Manifests, workload: Object) -> int:
+    for each in manifests.of("HorizontalPodAutoscaler", "ScaledObject"):
+        if each["spec"]["scaleTargetRef"]["name"] == workload["metadata"]["name"]:
+            return int(each["spec"].get("maxReplicas", each["spec"].get("maxReplicaCount", 100)))
     return int(workload["spec"].get("replicas", 1))
 
 
@@ -248,6 +274,7 @@ RULES: Sequence[Rule] = (
     references,
     network,
     namespaces,
+    ratings,
     *POD_RULES,
     *TRAINING_RULES,
 )

@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 """The checkout."""
 DEPLOY = ROOT / "deploy"
 TOOLS = Path(os.environ.get("SAAA_DEPLOY_TOOLS", ROOT / ".deploy-tools"))
-"""`env/` is an environment of Python packages, `debian/` what came out of Debian packages."""
-_PLACES = ("env/bin", "debian/usr/bin", "checkov/bin")
+"""`env/` is an environment of Python packages, `debian/` what came out of Debian packages; `images/` is for images."""
+_PLACES = ("env/bin", "debian/usr/bin", "checkov/bin", "images/debian/usr/bin")
 
 
 class ToolMissing(Exception):

@@ -1,16 +1,16 @@
 # syntax=docker/dockerfile:1
-# The facade and the client's commands, without torch. Build from the root of the checkout:
-#   buildah bud --build-arg BASE=... -f deploy/images/facade.Dockerfile -t saaa/facade:dev .
-# BASE is any image of Debian bookworm with Python 3.11 and its venv module.
+# The facade and the client's commands, without torch. `make image-facade` exports the lock, fetches its wheels and builds
+# from the root of the checkout. BASE is any image of Debian bookworm with Python 3.11 and its venv module.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 RUN python3 -m venv /opt/saaa
-# What the lock file pins for these extras, and nothing else: `make images` exports it with digests.
+# What the lock file pins for these extras, and nothing else, with digests; there is no network.
 COPY build/images/facade.txt requirements.txt
-RUN /opt/saaa/bin/python -m pip install --require-hashes --no-deps -r requirements.txt
+RUN --mount=type=bind,source=build/images/wheels,target=/wheels \
+    /opt/saaa/bin/python -m pip install --no-index --find-links /wheels --require-hashes --no-deps -r requirements.txt
 COPY build/images/saaa-*.whl ./
 # pip makes the byte code, which nobody can write later; packages' own tests are left out.
 RUN /opt/saaa/bin/python -m pip install --no-deps --no-index ./saaa-*.whl \

@@ -7,7 +7,8 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 RUN python3 -m venv /opt/saaa
 COPY build/images/trainer.txt requirements.txt
-RUN /opt/saaa/bin/python -m pip install --require-hashes --no-deps -r requirements.txt
+RUN --mount=type=bind,source=build/images/wheels,target=/wheels \
+    /opt/saaa/bin/python -m pip install --no-index --find-links /wheels --require-hashes --no-deps -r requirements.txt
 COPY build/images/saaa-*.whl ./
 RUN /opt/saaa/bin/python -m pip install --no-deps --no-index ./saaa-*.whl \
  && /opt/saaa/bin/python -m pip uninstall --yes pip

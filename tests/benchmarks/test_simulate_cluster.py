@@ -20,7 +20,7 @@ from saaa.work import Work
 from serving.settings import FacadeSettings, LaneSettings
 
 RULES = Rules(
-    triggers=(Trigger(series="predict", threshold=1.0, window_s=60.0),),
+    triggers=(Trigger(lanes=("predict",), threshold=1.0, window_s=60.0),),
     least=2,
     most=10,
     up=(Policy(percent=100, seconds=60), Policy(pods=2, seconds=60)),
@@ -33,7 +33,7 @@ RULES = Rules(
 
 def test_reads_what_is_deployed() -> None:
     rules, spec = Rules.deployed(), yaml.safe_load(simulate_scaler.SCALED_OBJECT.read_text())["spec"]
-    assert [each.series for each in rules.triggers] == ["predict", "explain", "caption", "wait"]
+    assert [each.lanes for each in rules.triggers] == [("predict", "explain"), ("explain",), ("caption",), ()]
     assert [each.threshold for each in rules.triggers] == [float(t["metadata"]["threshold"]) for t in spec["triggers"]]
     assert (rules.least, rules.most) == (spec["minReplicaCount"], spec["maxReplicaCount"])
     assert rules.up == (Policy(percent=100, seconds=60), Policy(pods=2, seconds=60))
@@ -98,6 +98,22 @@ def _run(rules: Rules | None, times: np.ndarray) -> Scaled:
     told = FacadeSettings(predict=LaneSettings(max_batch=1))
     cluster = Cluster(costs, told, rules=rules, pods=2, workers=1, start_s=20.0)
     return cluster.run(times.tolist(), [Work.PREDICT] * len(times), deadline_s=2.0, seconds=240.0)
+
+
+def test_what_was_refused_counts_as_the_work_it_would_have_been() -> None:
+    """Half a second an item at the backend: six refused a second are three more at work."""
+    cluster = Cluster(
+        Costs(batches={Work.PREDICT: {1: [0.4]}}), FacadeSettings(), rules=None, pods=1, workers=1, start_s=20.0
+    )
+    (pod,) = cluster._ready
+    for step in range(9):
+        for name, per_s in {"seconds predict": 1.0, "items predict": 2.0, "refused predict": 6.0}.items():
+            cluster._series[name][pod].scraped(15.0 * step, 15.0 * step * per_s)
+    cluster._env.run(until=120)
+    load = Trigger(lanes=("predict",), threshold=1.0, window_s=60.0)
+    assert cluster._metric(load) == pytest.approx(4.0)
+    # A lane that nothing was computed in tells nothing of what its items take.
+    assert cluster._metric(replace(load, lanes=("predict", "explain"))) == pytest.approx(4.0)
 
 
 def test_pods_follow_the_load_and_nobody_is_forgotten() -> None:

@@ -195,6 +195,14 @@ def ratings_on_empty_dir(m: Manifests) -> None:
     facade(m)["args"][-1] = "--ratings=/tmp/ratings.db"
 
 
+def ratings_in_a_shared_file(m: Manifests) -> None:
+    facade(m)["args"].append("--ratings=/state/ratings.db")
+
+
+def password_in_the_manifest(m: Manifests) -> None:
+    facade(m)["args"].append("--ratings=postgresql://saaa:secret@db/saaa")
+
+
 def unchecked_models(m: Manifests) -> None:
     pod(m)["initContainers"].reverse()
 
@@ -362,6 +370,8 @@ BY_RULE: dict[Break, str] = {
     writable_models: "models must be mounted read-only",
     journal_on_empty_dir: "journal /state/journal.jsonl is lost with the pod",
     ratings_on_empty_dir: "ratings /tmp/ratings.db is lost with the pod",
+    ratings_in_a_shared_file: "several facades would write to /state/ratings.db",
+    password_in_the_manifest: "must be a variable from a Secret",
     unchecked_models: "nothing checks the models",
     torchserve_on_the_network: "stays on loopback",
     torchserve_with_a_port: "stays on loopback",
@@ -386,6 +396,14 @@ def broken(objects: list[Object], fault: Break) -> list[Object]:
 def test_a_rule_refuses(fault: Break, variants: dict[str, list[Object]]) -> None:
     found = problems(broken(variants["prod"], fault))
     assert [line for line in found if BY_RULE[fault] in line], found
+
+
+def test_a_file_of_ratings_is_not_written_by_the_old_pod_and_the_new(variants: dict[str, list[Object]]) -> None:
+    def rolls(m: Manifests) -> None:
+        del one(m, "Deployment")["spec"]["strategy"]
+
+    (found,) = problems(broken(variants["dev"], rolls))
+    assert "several facades would write to /ratings/ratings.db" in found
 
 
 @pytest.mark.parametrize("fault", IN_TRAINING, ids=lambda fault: fault.__name__)
