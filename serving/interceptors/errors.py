@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -35,4 +36,10 @@ class ErrorInterceptor(CallInterceptor):
         except Exception as error:
             status = unforeseen(error)
         trailing = ((DETAILS_KEY, status.SerializeToString()), (REQUEST_ID_KEY, call.request_id))
-        await call.context.abort(_CODES_BY_NUMBER[status.code], status.message, trailing)
+        try:
+            await call.context.abort(_CODES_BY_NUMBER[status.code], status.message, trailing)
+        except grpc.aio.AbortError as aborted:
+            # gRPC keeps it with the call, and its traceback keeps every frame, the request's bytes and the call: a
+            # circle that only the collector would end, with a pause for everybody. It has left all frames by then.
+            asyncio.get_running_loop().call_soon(aborted.with_traceback, None)
+            raise
