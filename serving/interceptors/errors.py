@@ -39,7 +39,14 @@ class ErrorInterceptor(CallInterceptor):
         try:
             await call.context.abort(_CODES_BY_NUMBER[status.code], status.message, trailing)
         except grpc.aio.AbortError as aborted:
-            # gRPC keeps it with the call, and its traceback keeps every frame, the request's bytes and the call: a
-            # circle that only the collector would end, with a pause for everybody. It has left all frames by then.
-            asyncio.get_running_loop().call_soon(aborted.with_traceback, None)
+            # It has left all frames by then.
+            asyncio.get_running_loop().call_soon(_let_go, aborted)
             raise
+
+
+def _let_go(aborted: grpc.aio.AbortError) -> None:
+    """Forget how it came about. gRPC keeps it with the call, and by tracebacks it and what it stands for keep every
+    frame, with the request's bytes and the call: circles that only the collector would end, with a pause for all."""
+    if (failure := aborted.__context__) is not None:
+        failure.__traceback__ = None
+    aborted.__traceback__ = aborted.__context__ = None
