@@ -67,8 +67,8 @@ class Flights:
         self._tasks: set[asyncio.Task[None]] = set()
         self._times: dict[BatchKey, ServiceTime] = {}
         self.margins = {priority: Margin() for priority in Priority}
-        """On what is expected of an item: its wait, and its batch at the backend. What is overtaken by others has one of
-        its own."""
+        """On what is expected of an item: its wait, and its batch at the backend. Work of each priority has its own, as
+        one overtakes the other."""
 
     def __len__(self) -> int:
         return len(self._slots)
