@@ -83,7 +83,7 @@ class Observer:
         """A request has its answer."""
 
     def rated(self, relevance: float | None) -> None:
-        """A person's answer was kept: a relevance of 1 to 5, or None for another kind of answer."""
+        """A person's new answer was kept: a relevance of 1 to 5, or None for another kind of answer."""
 
 
 class Observers(Observer):

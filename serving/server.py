@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import Coroutine
@@ -231,6 +232,9 @@ async def serve(facade: Facade) -> None:
         print(f"serving on {facade.address} ({facade.backend_name}, {ready})", flush=True)
         if facade.metrics_address:
             print(f"metrics on http://{facade.metrics_address}/metrics", flush=True)
+        # What is here now stays: the collector need not walk through it again and again while callers wait.
+        gc.collect()
+        gc.freeze()
         await asyncio.Event().wait()
 
 

@@ -29,10 +29,10 @@ from serving.backends import guard
 from serving.backends.java import find_java
 from serving.backends.launch import Launch, Ports, torchserve_home
 from serving.backends.torchserve import TorchServeBackend
+from serving.backends.watch import LOOK_S, ended, ended_or_silent
 from serving.models.store import find_archives
 
 _PORT_ATTEMPTS = 4
-_LOOK_S = 0.1
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 30.0
 _STEADY_S = 60.0
 """A TorchServe that lived so long starts again without delay."""
@@ -60,6 +60,8 @@ class TorchServeOptions:
     """Seconds until all models must be ready."""
     stop_timeout_s: float = 20.0
     """Seconds that work in flight gets to finish when stopping; then it is killed."""
+    silent_timeout_s: float = 30.0
+    """A Java that lives and answers nothing for so many seconds is killed and started again, at least 1."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -69,6 +71,7 @@ class TorchServeOptions:
             ("heap_mb", 256),
             ("start_timeout_s", 0),
             ("stop_timeout_s", 0),
+            ("silent_timeout_s", 1),
         ):
             if not getattr(self, name) >= least:
                 raise OptionInvalid(f"{name} is {getattr(self, name)}; give at least {least}.", field=name)
@@ -77,8 +80,8 @@ class TorchServeOptions:
 class TorchServeProcess:
     """A TorchServe of our own, with Java as direct child; an async context manager.
 
-    It serves every archive of a folder, on ports that stay the same. When Java dies, it is
-    started again, with growing delays. Everything it writes lies in one private temporary folder, which goes
+    It serves every archive of a folder, on ports that stay the same. When Java dies, or lives and answers no more, it
+    is started again, with growing delays. Everything it writes lies in one private temporary folder, which goes
     with it, whoever dies first (`serving.backends.guard`). `TorchServeBackend` talks to it.
 
     Args:
@@ -187,7 +190,7 @@ class TorchServeProcess:
                 # To Java only: a worker that got the signal would drop what it computes.
                 self._java.terminate()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(_ended(self._java), self.options.stop_timeout_s)
+                    await asyncio.wait_for(ended(self._java), self.options.stop_timeout_s)
         finally:
             await asyncio.shield(self._clean())
 
@@ -258,7 +261,7 @@ class TorchServeProcess:
         asked: set[tuple[str, str]] = set()
         told = ""
         while True:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(LOOK_S)
             self._check_alive()
             try:
                 states = {(s.name, s.version): s for s in await backend.states()}
@@ -296,14 +299,13 @@ class TorchServeProcess:
         return options.classifier_workers if info.kind is ModelKind.EGDD else options.captioner_workers
 
     async def _supervise(self) -> None:
-        """Start Java again whenever it dies."""
+        """Start Java again whenever it dies or falls silent."""
         delay = _FIRST_BACKOFF_S
         clock = asyncio.get_running_loop().time
         while True:
             started = clock()
             if self._java is not None:
-                await _ended(self._java)
-                _log.error("TorchServe ended with code %s: %s", self._java.returncode, self.launched.failure())
+                await self._watch(self._java)
             delay = _FIRST_BACKOFF_S if clock() - started > _STEADY_S else min(2 * delay, _LONGEST_BACKOFF_S)
             await self._kill()
             await asyncio.sleep(delay)
@@ -313,6 +315,15 @@ class TorchServeProcess:
             except SaaaError as error:
                 _log.error("TorchServe does not start: %s", error)
                 await self._kill()
+
+    async def _watch(self, java: subprocess.Popen[bytes]) -> None:
+        """Return when it has to be started again."""
+        patience = self.options.silent_timeout_s
+        async with self.backend() as backend:
+            if await ended_or_silent(java, backend, patience):
+                _log.error("TorchServe lives and has answered nothing for %g s: it is killed", patience)
+            else:
+                _log.error("TorchServe ended with code %s: %s", java.returncode, self.launched.failure())
 
     async def _kill(self) -> None:
         """Kill Java and all workers, and reap Java."""
@@ -351,8 +362,3 @@ def _start_guard(folder: Path) -> subprocess.Popen[bytes]:
         cwd="/",
         start_new_session=True,
     )
-
-
-async def _ended(process: subprocess.Popen[bytes]) -> None:
-    while process.poll() is None:
-        await asyncio.sleep(_LOOK_S)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 
 from saaa import wire
@@ -106,6 +107,21 @@ class TorchServeBackend:
         self._known: dict[tuple[str, str], ModelInfo] = {}
         self.registered: dict[tuple[str, str], str] = {}
         """What TorchServe last said that it holds: archive digests by (name, version), "" while not known."""
+
+    async def ping(self, timeout: float) -> None:
+        """Ask both of the frontend's services for a sign of life, which needs no worker; raises as `states`.
+
+        Args:
+            timeout: seconds that it may take.
+        """
+        listing = management_pb2.ListModelsRequest(limit=1)
+        try:
+            await asyncio.gather(
+                self._inference.Ping(empty_pb2.Empty(), timeout=timeout),
+                self._management.ListModels(listing, timeout=timeout),
+            )
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error, "", timeout) from error
 
     async def states(self) -> tuple[ModelState, ...]:
         """Ask the frontend about all models.

@@ -43,11 +43,12 @@ class FeedbackService(feedback_pb2_grpc.FeedbackServiceServicer):
         rating = await asyncio.to_thread(read_rating, request, self._settings.limits)
         try:
             async with asyncio.timeout(self._settings.max_deadline_s):
-                recorded_at = await self._store.record(rating)
+                kept = await self._store.record(rating)
         except TimeoutError:
             text = "The rating was not written in time, and may be yet; send the same request again."
             raise DeadlineExceeded(text) from None
-        self._observer.rated(request.relevance.relevance if request.HasField("relevance") else None)
+        if kept.new:
+            self._observer.rated(request.relevance.relevance if request.HasField("relevance") else None)
         response = pb.RecordRatingResponse(request_id=rating.request_id)
-        response.recorded_at.FromJsonString(recorded_at)
+        response.recorded_at.FromJsonString(kept.recorded_at)
         return response

@@ -129,11 +129,11 @@ def read_late(handler: grpc.RpcMethodHandler[Any, Any], seconds: float) -> grpc.
     kind = _KINDS[False, bool(handler.response_streaming)]
     inner: Any = getattr(handler, _SLOTS[kind])
 
-    async def answer(requests: AsyncIterator[Any], context: Context) -> Any:
-        return await inner(await _only(requests, seconds), context)
+    async def answer(_: AsyncIterator[Any], context: Context) -> Any:
+        return await inner(await _only(context, seconds), context)
 
-    async def stream(requests: AsyncIterator[Any], context: Context) -> None:
-        messages = inner(await _only(requests, seconds), context)
+    async def stream(_: AsyncIterator[Any], context: Context) -> None:
+        messages = inner(await _only(context, seconds), context)
         if not hasattr(messages, "__aiter__"):
             await messages
             return
@@ -152,14 +152,16 @@ def _handler(form: Kind, behaviour: Any, like: grpc.RpcMethodHandler[Any, Any]) 
     return wrapped
 
 
-async def _only(requests: AsyncIterator[Any], seconds: float) -> Any:
+async def _only(context: Context, seconds: float) -> Any:
+    # Read, not iterated over: an iterator that is left before its end costs a task of its own to close.
     try:
         async with asyncio.timeout(seconds):
-            async for request in requests:
-                return request
+            message = await context.read()
     except TimeoutError:
         raise DeadlineExceeded(f"The message did not come within {seconds:g} s; send it faster.") from None
-    raise InvalidInput("The call brings no message; send one.")
+    if message is grpc.aio.EOF:
+        raise InvalidInput("The call brings no message; send one.")
+    return message
 
 
 _KINDS: dict[tuple[bool, bool], Kind] = {
@@ -178,11 +180,11 @@ _SLOTS: dict[Kind, str] = {
 
 
 class _CountingContext:
-    """gRPC's context; counts what is read and written through it."""
+    """gRPC's context; counts what is read and written through it, for the current call: holding that one, which holds
+    this, would be a circle."""
 
-    def __init__(self, context: Context, call: Call) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._call = call
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
@@ -192,13 +194,14 @@ class _CountingContext:
             message = await self._context.read()
         except DecodeError:
             raise _unreadable() from None
-        if message is not grpc.aio.EOF:
-            await _taken(self._call)
+        if message is not grpc.aio.EOF and (call := _CURRENT.get()) is not None:
+            await _taken(call)
         return message
 
     async def write(self, message: Any) -> None:
         await self._context.write(message)
-        self._call.sent += 1
+        if (call := _CURRENT.get()) is not None:
+            call.sent += 1
 
 
 def _enter(method: str, kind: Kind, request: Any, context: Context) -> tuple[Call, Any]:
@@ -215,10 +218,11 @@ def _enter(method: str, kind: Kind, request: Any, context: Context) -> tuple[Cal
     named = call.header(REQUEST_ID_KEY) or ""
     sane = 0 < len(named) <= MAX_REQUEST_ID and named.isascii() and named.isprintable()
     call.request_id = named if sane else uuid.uuid4().hex
-    if kind != "unary":
-        call.context = _CountingContext(context, call)  # type: ignore[assignment]
+    streamed = hasattr(request, "__aiter__")
+    if kind != "unary" or streamed:
+        call.context = _CountingContext(context)  # type: ignore[assignment]
     _CURRENT.set(call)
-    if hasattr(request, "__aiter__"):
+    if streamed:
         return call, _counted(request, call)
     call.received = 1
     return call, request

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -35,4 +36,17 @@ class ErrorInterceptor(CallInterceptor):
         except Exception as error:
             status = unforeseen(error)
         trailing = ((DETAILS_KEY, status.SerializeToString()), (REQUEST_ID_KEY, call.request_id))
-        await call.context.abort(_CODES_BY_NUMBER[status.code], status.message, trailing)
+        try:
+            await call.context.abort(_CODES_BY_NUMBER[status.code], status.message, trailing)
+        except grpc.aio.AbortError as aborted:
+            # It has left all frames by then.
+            asyncio.get_running_loop().call_soon(_let_go, aborted)
+            raise
+
+
+def _let_go(aborted: grpc.aio.AbortError) -> None:
+    """Forget how it came about. gRPC keeps it with the call, and by tracebacks it and what it stands for keep every
+    frame, with the request's bytes and the call: circles that only the collector would end, with a pause for all."""
+    if (failure := aborted.__context__) is not None:
+        failure.__traceback__ = None
+    aborted.__traceback__ = aborted.__context__ = None

@@ -23,19 +23,20 @@ class LogInterceptor(CallInterceptor):
     @contextlib.asynccontextmanager
     async def around(self, call: Call) -> AsyncIterator[None]:
         """Log when the call has ended."""
-        failure: BaseException | None = None
         try:
             yield
         except BaseException as error:
-            failure = error
+            _say(call, error)
             raise
-        finally:
-            level = logging.DEBUG if call.method.startswith(QUIET) else logging.INFO
-            seconds = round(time.monotonic() - call.started, 6)
-            fields = {
-                "code": outcome(call, failure).name,
-                "seconds": seconds,
-                "received": call.received,
-                "sent": call.sent,
-            }
-            log.log(level, "call ended", extra={FIELDS: fields})
+        _say(call, None)
+
+
+def _say(call: Call, error: BaseException | None) -> None:
+    level = logging.DEBUG if call.method.startswith(QUIET) else logging.INFO
+    fields = {
+        "code": outcome(call, error).name,
+        "seconds": round(time.monotonic() - call.started, 6),
+        "received": call.received,
+        "sent": call.sent,
+    }
+    log.log(level, "call ended", extra={FIELDS: fields})

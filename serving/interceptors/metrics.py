@@ -25,11 +25,12 @@ class MetricsInterceptor(CallInterceptor):
     async def around(self, call: Call) -> AsyncIterator[None]:
         """Tell of the call's begin and end."""
         self._metrics.began(call)
-        failure: BaseException | None = None
         try:
             yield
         except BaseException as error:
-            failure = error
+            self._ended(call, error)
             raise
-        finally:
-            self._metrics.ended(call, outcome(call, failure), time.monotonic() - call.started)
+        self._ended(call, None)
+
+    def _ended(self, call: Call, error: BaseException | None) -> None:
+        self._metrics.ended(call, outcome(call, error), time.monotonic() - call.started)

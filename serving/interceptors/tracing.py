@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 from opentelemetry import trace
-from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from saaa.traces import context_of
 from serving.interceptors.base import Call, CallInterceptor
@@ -49,18 +49,19 @@ class TracingInterceptor(CallInterceptor):
                 "saaa.request_id": call.request_id,
             },
         )
-        failure: BaseException | None = None
         try:
             with trace.use_span(span, record_exception=False, set_status_on_exception=False):
                 yield
         except BaseException as error:
-            failure = error
+            _end(span, call, outcome(call, error))
             raise
-        finally:
-            code = outcome(call, failure)
-            span.set_attribute("rpc.grpc.status_code", int(code.value[0]))
-            if call.caller:
-                span.set_attribute("saaa.caller", call.caller)
-            if code in _OURS:
-                span.set_status(Status(StatusCode.ERROR, code.name))
-            span.end()
+        _end(span, call, outcome(call, None))
+
+
+def _end(span: Span, call: Call, code: grpc.StatusCode) -> None:
+    span.set_attribute("rpc.grpc.status_code", int(code.value[0]))
+    if call.caller:
+        span.set_attribute("saaa.caller", call.caller)
+    if code in _OURS:
+        span.set_status(Status(StatusCode.ERROR, code.name))
+    span.end()

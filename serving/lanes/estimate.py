@@ -23,7 +23,6 @@ class ServiceTime:
     _work_squared: float = 0.0
     _seconds: float = 0.0
     _product: float = 0.0
-    _error: float = 0.0
 
     def add(self, work: float, seconds: float) -> None:
         """Take in one measured batch.
@@ -32,10 +31,6 @@ class ServiceTime:
             work: how much it was, above 0.
             seconds: the time it took, at least 0.
         """
-        expected = self.estimate(work)
-        self._error *= self.keep
-        if expected > 0:
-            self._error += min(abs(seconds / expected - 1.0), 1.0)
         self._weight = self.keep * self._weight + 1.0
         self._work = self.keep * self._work + work
         self._work_squared = self.keep * self._work_squared + work * work
@@ -47,11 +42,6 @@ class ServiceTime:
         """Expected seconds that do not depend on the work; 0 as long as they cannot be told apart."""
         slope = self._slope()
         return 0.0 if slope is None else (self._seconds - slope * self._work) / self._weight
-
-    @property
-    def error(self) -> float:
-        """Mean error of the recent estimates as a part of them, 0 to 1; more than once as long counts as once."""
-        return self._error / self._weight if self._weight else 0.0
 
     def estimate(self, work: float) -> float:
         """Expected seconds of a batch of so much work; 0 before the first measurement."""

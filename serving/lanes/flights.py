@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 from saaa.errors import BackendFailed, BackendUnavailable, DeadlineExceeded, SaaaError
 from saaa.work import ItemResult, WorkBatch, join_pixels
 from serving.lanes.estimate import ServiceTime
+from serving.lanes.fairness import Priority
+from serving.lanes.margin import Margin
 from serving.lanes.places import Job
 from serving.observer import Flight, Observer, Seat
 from serving.settings import LaneSettings
@@ -61,6 +64,9 @@ class Flights:
         self._slots: set[_Slot] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._times: dict[BatchKey, ServiceTime] = {}
+        self.margins = {priority: Margin() for priority in Priority}
+        """On what is expected of an item: its wait, and its batch at the backend. Work of each priority has its own, as
+        one overtakes the other."""
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -80,15 +86,20 @@ class Flights:
         times = self._times.get(key)
         return times.fixed if times else 0.0
 
-    def error(self, key: BatchKey) -> float:
-        """Mean error of the recent estimates as a part of them, 0 to 1."""
-        times = self._times.get(key)
-        return times.error if times else 0.0
-
-    def remaining(self) -> float:
-        """Seconds until a batch may leave."""
+    def remaining(self, ahead: float = 0.0) -> float:
+        """Seconds until a batch may leave behind so many seconds of others' work, which is dealt out to the places at
+        the backend as they become free."""
         now = asyncio.get_running_loop().time()
-        return min(slot.remaining(now) for slot in self._slots) if self.full else 0.0
+        unused = self._settings.max_in_flight - len(self._slots)
+        frees = [0.0] * unused + sorted(slot.remaining(now) for slot in self._slots)
+        at = frees[0]
+        for places, next_free in enumerate([*frees[1:], math.inf], start=1):
+            room = places * (next_free - at)
+            if room >= ahead:
+                break
+            ahead -= room
+            at = next_free
+        return at + ahead / places
 
     def launch(self, jobs: Sequence[Job]) -> float:
         """Send a batch; gives the seconds that it is expected to take."""
@@ -136,8 +147,7 @@ class Flights:
         clock = asyncio.get_running_loop().time
         try:
             results = await self._computed(flight, slot.timeout)
-            work = sum(job.work for job in jobs)
-            self._times.setdefault(key, ServiceTime()).add(work, clock() - slot.started)
+            self._learn(slot, jobs, clock())
             for job, result in zip(jobs, results, strict=True):
                 if job.future.done():
                     self._observer.lost(key, "late")
@@ -159,6 +169,15 @@ class Flights:
         finally:
             self._slots.discard(slot)
             self._landed()
+
+    def _learn(self, slot: _Slot, jobs: Sequence[Job], now: float) -> None:
+        """What this batch says of the next ones."""
+        key = jobs[0].key
+        if key in self._times and slot.estimate > 0:
+            # Its items share their fate; the one that was hit worst is the one to allow for.
+            worst = max(jobs, key=lambda job: (now - job.begun) / (job.place.expected + slot.estimate))
+            self.margins[worst.flow.priority].add(worst.place.expected + slot.estimate, now - worst.begun)
+        self._times.setdefault(key, ServiceTime()).add(sum(job.work for job in jobs), now - slot.started)
 
     async def _computed(self, flight: Flight, timeout: float) -> list[ItemResult]:
         """The backend's results, one an item; the observer learns when it left and came back."""

@@ -1,8 +1,9 @@
 """Lanes: where work waits, is refused, is gathered into batches and is given up.
 
 One lane for each kind of work. A lane is bounded by estimated time, not by count: a request is admitted only when the
-lane's own measurements say that it can be answered before its deadline, and refused at once otherwise. `FairQueue`
-says whose turn it is.
+lane's own measurements say that it will be answered before its deadline, with the `Margin` by which they were wrong
+before, and refused at once otherwise: where admitted work comes just too late, the backend is busy and nobody is
+served. `FairQueue` says whose turn it is.
 
 Batches form by themselves. A lone request leaves at once; a busy lane gathers what arrives meanwhile. A free one that
 knows of work that is still being decoded waits for it, as long as that costs less than a batch of its own would.
@@ -30,9 +31,6 @@ from serving.settings import LaneSettings
 ANYBODY = Flow()
 """Interactive work of a caller without a name."""
 
-_MARGIN = 0.05
-"""An answer has to be expected earlier than its deadline by this part of the time until then, and by twice what the
-measured times scatter: where admitted work comes just too late, the backend is busy and nobody is served."""
 _PATIENCE = 0.5
 """A batch waits for items that are being decoded for at most this part of what a batch costs besides its work."""
 
@@ -96,8 +94,7 @@ class Lane:
             flow: whose it is; the callers' shares say what goes before it.
             cost: seconds that it takes itself.
         """
-        ahead = self._queue.ahead(flow, cost, self._backlog.seconds(self._together))
-        return self._flights.remaining() + ahead / self._settings.max_in_flight
+        return self._flights.remaining(self._queue.ahead(flow, cost, self._backlog.seconds(self._together)))
 
     def admit(
         self, key: BatchKey, deadline: float, *, flow: Flow = ANYBODY, work: float = 1.0, after: float = 0.0
@@ -124,7 +121,7 @@ class Lane:
             raise DeadlineExceeded("The deadline passed before the work could start; allow more time.")
         cost = self.estimate(key, work)
         wait = self.expected_wait(flow, cost)
-        finish = now + (max(wait, after) + cost) * (1.0 + _MARGIN + 2.0 * self._flights.error(key))
+        finish = now + (max(wait, after) + cost) * self._flights.margins[flow.priority].factor
         idle = not self._backlog and not self._flights
         late = finish - deadline
         if not idle and (late > 0 or wait > self._settings.max_wait_s):
@@ -143,7 +140,7 @@ class Lane:
                 f"Try again in {wait:.2f} s.",
                 retry_after_s=wait,
             )
-        return Place(self, key, deadline, flow, work, soon=not after)
+        return Place(self, key, deadline, flow, work, expected=max(wait, after), soon=not after)
 
     async def close(self) -> None:
         """Fail what waits and let the batches at the backend go."""
@@ -228,12 +225,13 @@ class Lane:
         now = asyncio.get_running_loop().time()
         jobs: list[Job] = []
         tightest, work = math.inf, 0.0
+        margin = self._flights.margins[leader.flow.priority].factor
         job: Job | None = leader
         while job is not None and len(jobs) < self._settings.max_batch:
             tightest, work = min(tightest, job.deadline), work + job.work
             if jobs:
                 grown = self.estimate(job.key, work)
-                if grown > self._settings.max_batch_s or now + grown > tightest:
+                if grown > self._settings.max_batch_s or now + grown * margin > tightest:
                     break
             self._queue.take(job)
             job.place.release()
@@ -253,6 +251,10 @@ class Lane:
             if not job.future.done() and left > 0 and (tried or left >= self.estimate(job.key, job.work)):
                 return job
             self._queue.drop(job)
-            self._observer.lost(job.key, "abandoned" if job.future.done() and left > 0 else "expired")
+            gone = job.future.done() and left > 0
+            if not gone:
+                cost = self.estimate(job.key, job.work)
+                self._flights.margins[job.flow.priority].add(job.place.expected + cost, now - job.begun + cost)
+            self._observer.lost(job.key, "abandoned" if gone else "expired")
             job.fail(DeadlineExceeded("The deadline would pass before the work is done; allow more time."))
         return None

@@ -52,6 +52,12 @@ class Job:
         """Its forward passes."""
         return self.place.work
 
+    @property
+    def begun(self) -> float:
+        """Event-loop time from which its wait counts: its admission, or later where it was the decoding that took
+        longer than the wait."""
+        return max(self.place.admitted, self.since - self.place.expected)
+
     def fail(self, error: Exception) -> None:
         """Tell who waits, if anybody does."""
         if not self.future.done():
@@ -64,8 +70,14 @@ class Place:
     The place counts as waiting work from admission until its batch leaves or it is given back.
     """
 
-    def __init__(self, lane: Lane, key: BatchKey, deadline: float, flow: Flow, work: float, *, soon: bool) -> None:
+    def __init__(
+        self, lane: Lane, key: BatchKey, deadline: float, flow: Flow, work: float, *, expected: float, soon: bool
+    ) -> None:
         self._lane = lane
+        self.admitted = asyncio.get_running_loop().time()
+        """Event-loop time of its admission."""
+        self.expected = expected
+        """Seconds of waiting that were expected then."""
         self.key = key
         self.deadline = deadline
         self.flow = flow

@@ -41,6 +41,16 @@ class Rating:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Kept:
+    """That a rating is kept."""
+
+    recorded_at: str
+    """Since when, as in the export."""
+    new: bool
+    """Whether it was not kept before; sent again, it is as good as the first time and counts once."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """A rating as it is kept."""
 
@@ -54,7 +64,7 @@ class Row:
 class Writer(Protocol):
     """Writes to a place; used by one thread at a time."""
 
-    def keep(self, batch: Sequence[Rating], now: str) -> list[str | RatingConflict]:
+    def keep(self, batch: Sequence[Rating], now: str) -> list[Kept | RatingConflict]:
         """Keep ratings in one transaction, which is durable on return and, after any error, as if it had never been.
 
         Returns:
@@ -124,7 +134,7 @@ def place(where: Path | str) -> Place:
     return PostgresPlace(str(where))
 
 
-def settle(batch: Sequence[Rating], kept: Iterable[Row], now: str) -> tuple[list[str | RatingConflict], list[Rating]]:
+def settle(batch: Sequence[Rating], kept: Iterable[Row], now: str) -> tuple[list[Kept | RatingConflict], list[Rating]]:
     """Decide what becomes of ratings.
 
     Args:
@@ -133,20 +143,21 @@ def settle(batch: Sequence[Rating], kept: Iterable[Row], now: str) -> tuple[list
         now: the time under which new ones are kept.
 
     Returns:
-        What to answer to each: when it was kept, or that another rating has its request id; and those to be kept now.
+        What to answer to each: since when it is kept, or that another has its request id; and those to be kept now.
     """
     known = {row.request_id: row for row in kept}
-    outcomes: list[str | RatingConflict] = []
+    outcomes: list[Kept | RatingConflict] = []
     fresh: list[Rating] = []
     for rating in batch:
         sha256 = rating.image.sha256 if rating.image else None
         row = known.get(rating.request_id)
+        new = row is None
         if row is None:
             row = Row(request_id=rating.request_id, recorded_at=now, content=rating.content, image_sha256=sha256)
             known[rating.request_id] = row
             fresh.append(rating)
         if (row.content, row.image_sha256) == (rating.content, sha256):
-            outcomes.append(row.recorded_at)
+            outcomes.append(Kept(recorded_at=row.recorded_at, new=new))
         else:
             outcomes.append(
                 RatingConflict("Another rating is kept under this request id; name each answer by an id of its own.")

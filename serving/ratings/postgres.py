@@ -16,7 +16,7 @@ from psycopg import IsolationLevel
 from psycopg.conninfo import conninfo_to_dict
 
 from saaa.errors import DataError, OptionInvalid, RatingConflict, StartFailed
-from serving.ratings.place import VERSION, WAIT_S, Rating, Row, settle
+from serving.ratings.place import VERSION, WAIT_S, Kept, Rating, Row, settle
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -119,7 +119,7 @@ class PostgresWriter:
         self._place = place
         self._connection = self._open()
 
-    def keep(self, batch: Sequence[Rating], now: str) -> list[str | RatingConflict]:
+    def keep(self, batch: Sequence[Rating], now: str) -> list[Kept | RatingConflict]:
         """Keep ratings in one transaction, on the disk on return."""
         if not self._connection.closed:
             try:
@@ -132,7 +132,7 @@ class PostgresWriter:
         self._connection = self._open()
         return self._keep(batch, now)
 
-    def _keep(self, batch: Sequence[Rating], now: str) -> list[str | RatingConflict]:
+    def _keep(self, batch: Sequence[Rating], now: str) -> list[Kept | RatingConflict]:
         with self._alone(self._connection) as connection, connection.cursor() as cursor:
             kept = cursor.execute(
                 "SELECT request_id, recorded_at, content, image_sha256 FROM saaa_ratings WHERE request_id = ANY(%s)",

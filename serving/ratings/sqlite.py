@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saaa.errors import DataError, RatingConflict, StartFailed
-from serving.ratings.place import VERSION, WAIT_S, Rating, Row, settle
+from serving.ratings.place import VERSION, WAIT_S, Kept, Rating, Row, settle
 
 _APPLICATION = 0x53414141
 """Marks our files (PRAGMA application_id)."""
@@ -59,7 +59,7 @@ class SqliteWriter:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
 
-    def keep(self, batch: Sequence[Rating], now: str) -> list[str | RatingConflict]:
+    def keep(self, batch: Sequence[Rating], now: str) -> list[Kept | RatingConflict]:
         """Keep ratings in one transaction, on the disk on return."""
         self.connection.execute("BEGIN IMMEDIATE")
         try:

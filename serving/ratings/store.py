@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from saaa.errors import LaneFull, RatingsUnavailable
-from serving.ratings.place import Rating, place
+from serving.ratings.place import Kept, Rating, place
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +30,13 @@ class _Waiting:
 
     rating: Rating
     loop: asyncio.AbstractEventLoop
-    done: asyncio.Future[str]
+    done: asyncio.Future[Kept]
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.size = len(self.rating.content) + (len(self.rating.image.data) if self.rating.image else 0)
 
-    def answer(self, outcome: str | Exception) -> None:
+    def answer(self, outcome: Kept | Exception) -> None:
         """Tell the caller, from any thread, unless it has gone."""
 
         def tell() -> None:
@@ -74,11 +74,8 @@ class RatingStore:
         self._thread = threading.Thread(target=self._write, name="ratings", daemon=True)
         self._thread.start()
 
-    async def record(self, rating: Rating) -> str:
+    async def record(self, rating: Rating) -> Kept:
         """Keep a rating; one that is kept already stays as it is.
-
-        Returns:
-            When it was kept, as in the export.
 
         Raises:
             RatingConflict: another rating has this request id.
@@ -126,7 +123,7 @@ class RatingStore:
                 entry.answer(outcome)
         self._writer.close()
 
-    def _write_batch(self, batch: list[_Waiting]) -> Sequence[str | Exception]:
+    def _write_batch(self, batch: list[_Waiting]) -> Sequence[Kept | Exception]:
         """What to answer to each; nothing is answered before the transaction is on the disk."""
         if not batch:
             return []

@@ -127,6 +127,27 @@ async def test_worker_java_and_all_are_killed_in_turn(tiny_models: Path, folder:
 
 
 @pytest.mark.faults
+async def test_a_java_that_stands_still_is_ended_and_started_again(
+    tiny_models: Path, folder: Path, right: np.ndarray
+) -> None:
+    """It lives, and its ports take connections and answer nothing."""
+    patience = ("--silent_timeout_s", 6, "--predict.batch_timeout_s", 8)
+    with Service(folder, tiny_models, *ONE_CAPTIONER, *patience) as service:
+        load = Load(service.address, right, deadline_s=30)
+        async with load.going_on():
+            for _ in range(2):
+                await load.answers()
+                java = service.java()
+                os.kill(java, signal.SIGSTOP)
+                await load.until(lambda old=java: old not in service.theirs())
+                await load.answers(100)
+                assert service.java() != java
+        assert service.stop() == 0
+        assert b"has answered nothing for 6 s" in service.said()
+        assert b"incident" not in service.said()
+
+
+@pytest.mark.faults
 async def test_a_handler_that_hangs_is_ended_and_all_others_are_answered(
     tiny_models: Path, folder: Path, right: np.ndarray
 ) -> None:

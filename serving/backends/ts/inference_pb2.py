@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#serving/backends/ts/inference.proto\x12 org.pytorch.serve.grpc.inference\"\xbd\x01\n\x12PredictionsRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12N\n\x05input\x18\x03 \x03(\x0b\x32?.org.pytorch.serve.grpc.inference.PredictionsRequest.InputEntry\x1a,\n\nInputEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"(\n\x12PredictionResponse\x12\x12\n\nprediction\x18\x01 \x01(\x0c\x32\x91\x01\n\x14InferenceAPIsService\x12y\n\x0bPredictions\x12\x34.org.pytorch.serve.grpc.inference.PredictionsRequest\x1a\x34.org.pytorch.serve.grpc.inference.PredictionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#serving/backends/ts/inference.proto\x12 org.pytorch.serve.grpc.inference\x1a\x1bgoogle/protobuf/empty.proto\"\xbd\x01\n\x12PredictionsRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12N\n\x05input\x18\x03 \x03(\x0b\x32?.org.pytorch.serve.grpc.inference.PredictionsRequest.InputEntry\x1a,\n\nInputEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"(\n\x12PredictionResponse\x12\x12\n\nprediction\x18\x01 \x01(\x0c\"*\n\x18TorchServeHealthResponse\x12\x0e\n\x06health\x18\x01 \x01(\t2\xed\x01\n\x14InferenceAPIsService\x12Z\n\x04Ping\x12\x16.google.protobuf.Empty\x1a:.org.pytorch.serve.grpc.inference.TorchServeHealthResponse\x12y\n\x0bPredictions\x12\x34.org.pytorch.serve.grpc.inference.PredictionsRequest\x1a\x34.org.pytorch.serve.grpc.inference.PredictionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,12 +34,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PREDICTIONSREQUEST_INPUTENTRY']._loaded_options = None
   _globals['_PREDICTIONSREQUEST_INPUTENTRY']._serialized_options = b'8\001'
-  _globals['_PREDICTIONSREQUEST']._serialized_start=74
-  _globals['_PREDICTIONSREQUEST']._serialized_end=263
-  _globals['_PREDICTIONSREQUEST_INPUTENTRY']._serialized_start=219
-  _globals['_PREDICTIONSREQUEST_INPUTENTRY']._serialized_end=263
-  _globals['_PREDICTIONRESPONSE']._serialized_start=265
-  _globals['_PREDICTIONRESPONSE']._serialized_end=305
-  _globals['_INFERENCEAPISSERVICE']._serialized_start=308
-  _globals['_INFERENCEAPISSERVICE']._serialized_end=453
+  _globals['_PREDICTIONSREQUEST']._serialized_start=103
+  _globals['_PREDICTIONSREQUEST']._serialized_end=292
+  _globals['_PREDICTIONSREQUEST_INPUTENTRY']._serialized_start=248
+  _globals['_PREDICTIONSREQUEST_INPUTENTRY']._serialized_end=292
+  _globals['_PREDICTIONRESPONSE']._serialized_start=294
+  _globals['_PREDICTIONRESPONSE']._serialized_end=334
+  _globals['_TORCHSERVEHEALTHRESPONSE']._serialized_start=336
+  _globals['_TORCHSERVEHEALTHRESPONSE']._serialized_end=378
+  _globals['_INFERENCEAPISSERVICE']._serialized_start=381
+  _globals['_INFERENCEAPISSERVICE']._serialized_end=618
 # @@protoc_insertion_point(module_scope)

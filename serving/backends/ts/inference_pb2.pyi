@@ -1,3 +1,4 @@
+from google.protobuf import empty_pb2 as _empty_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -28,3 +29,9 @@ class PredictionResponse(_message.Message):
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
     prediction: bytes
     def __init__(self, prediction: _Optional[bytes] = ...) -> None: ...
+
+class TorchServeHealthResponse(_message.Message):
+    __slots__ = ("health",)
+    HEALTH_FIELD_NUMBER: _ClassVar[int]
+    health: str
+    def __init__(self, health: _Optional[str] = ...) -> None: ...

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from serving.backends.ts import inference_pb2 as serving_dot_backends_dot_ts_dot_inference__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -35,6 +36,11 @@ class InferenceAPIsServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.Ping = channel.unary_unary(
+                '/org.pytorch.serve.grpc.inference.InferenceAPIsService/Ping',
+                request_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+                response_deserializer=serving_dot_backends_dot_ts_dot_inference__pb2.TorchServeHealthResponse.FromString,
+                _registered_method=True)
         self.Predictions = channel.unary_unary(
                 '/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions',
                 request_serializer=serving_dot_backends_dot_ts_dot_inference__pb2.PredictionsRequest.SerializeToString,
@@ -46,6 +52,13 @@ class InferenceAPIsServiceServicer:
     """InferenceAPIsService is TorchServe's inference service.
     """
 
+    def Ping(self, request, context):
+        """Ping asks whether the frontend answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Predictions(self, request, context):
         """Predictions asks a model.
         """
@@ -56,6 +69,11 @@ class InferenceAPIsServiceServicer:
 
 def add_InferenceAPIsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'Ping': grpc.unary_unary_rpc_method_handler(
+                    servicer.Ping,
+                    request_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                    response_serializer=serving_dot_backends_dot_ts_dot_inference__pb2.TorchServeHealthResponse.SerializeToString,
+            ),
             'Predictions': grpc.unary_unary_rpc_method_handler(
                     servicer.Predictions,
                     request_deserializer=serving_dot_backends_dot_ts_dot_inference__pb2.PredictionsRequest.FromString,
@@ -72,6 +90,33 @@ def add_InferenceAPIsServiceServicer_to_server(servicer, server):
 class InferenceAPIsService:
     """InferenceAPIsService is TorchServe's inference service.
     """
+
+    @staticmethod
+    def Ping(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/org.pytorch.serve.grpc.inference.InferenceAPIsService/Ping',
+            google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            serving_dot_backends_dot_ts_dot_inference__pb2.TorchServeHealthResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def Predictions(request,

@@ -49,16 +49,3 @@ def test_tells_what_does_not_depend_on_the_work_once_it_can() -> None:
     assert times.fixed == 0
     times.add(4, 0.18)
     assert times.fixed == pytest.approx(0.1)
-
-
-def test_tells_how_far_its_estimates_were_off() -> None:
-    times = ServiceTime()
-    assert times.error == 0
-    for _ in range(50):
-        times.add(2, 0.1)
-    assert times.error == pytest.approx(0, abs=1e-9)
-    times.add(2, 0.15)
-    # One of five that count, off by half.
-    assert times.error == pytest.approx(0.1, abs=0.001)
-    times.add(2, 100)
-    assert times.error < 0.3

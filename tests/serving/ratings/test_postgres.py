@@ -17,7 +17,7 @@ import pytest
 from saaa.errors import DataError, OptionInvalid, RatingConflict, RatingsUnavailable, StartFailed
 from serving.commands.cli import main
 from serving.ratings.export import read_ratings
-from serving.ratings.place import place
+from serving.ratings.place import Kept, place
 from serving.ratings.postgres import _ALONE as ALONE
 from serving.ratings.store import RatingStore, check_store
 from serving.settings import FacadeSettings
@@ -84,7 +84,8 @@ async def test_kept_once_in_order_and_never_changed(store: RatingStore, url: str
     first = await store.record(rating("one", "ü\x00\u2028"))
     # Another connection sees only what is committed.
     assert names(url) == ["one"]
-    assert await store.record(rating("one", "ü\x00\u2028")) == first
+    again = await store.record(rating("one", "ü\x00\u2028"))
+    assert (again.recorded_at, first.new, again.new) == (first.recorded_at, True, False)
     with pytest.raises(RatingConflict):
         await store.record(rating("one", "other"))
     with pytest.raises(RatingConflict):
@@ -93,7 +94,9 @@ async def test_kept_once_in_order_and_never_changed(store: RatingStore, url: str
         *(store.record(rating(f"r{number % 50}", str(number // 100))) for number in range(200)), return_exceptions=True
     )
     assert [isinstance(outcome, RatingConflict) for outcome in outcomes] == [False] * 100 + [True] * 100
-    assert outcomes[:50] == outcomes[50:100]
+    kept = [outcome for outcome in outcomes if isinstance(outcome, Kept)]
+    assert [each.recorded_at for each in kept[:50]] == [each.recorded_at for each in kept[50:]]
+    assert [each.new for each in kept] == [True] * 50 + [False] * 50
     assert names(url) == ["one", *(f"r{number}" for number in range(50))]
 
 
@@ -132,7 +135,7 @@ async def test_a_killed_server_is_told_and_comes_back(store: RatingStore, url: s
     # Nothing that was acknowledged is gone, and the same store goes on.
     assert names(url) == list(times)
     await store.record(rating("lost"))
-    assert await store.record(rating("r3")) == times["r3"]
+    assert (await store.record(rating("r3"))).recorded_at == times["r3"].recorded_at
     # Restarted while nobody asks, it is not even noticed.
     server.kill()
     server.start()
@@ -162,8 +165,10 @@ def test_two_services_share_a_database_and_lose_nothing(url: str) -> None:
 
 async def test_two_stores_at_once_make_one_answer(url: str) -> None:
     stores = await asyncio.gather(*(asyncio.to_thread(RatingStore, url) for _ in range(2)))
-    times = await asyncio.gather(*(s.record(rating(f"r{number}")) for number in range(100) for s in stores))
+    kept = await asyncio.gather(*(s.record(rating(f"r{number}")) for number in range(100) for s in stores))
+    times = [each.recorded_at for each in kept]
     assert times[::2] == times[1::2]
+    assert sum(each.new for each in kept) == 100
     assert sorted(names(url)) == sorted(f"r{number}" for number in range(100))
     for store in stores:
         await store.close()

@@ -149,9 +149,11 @@ def test_killed_while_writing_it_loses_no_acknowledged_rating(path: Path) -> Non
 async def test_two_services_share_a_file(path: Path) -> None:
     stores = [RatingStore(path) for _ in range(2)]
     work = [store.record(rating(f"r{number}")) for number in range(100) for store in stores]
-    times = await asyncio.gather(*work)
+    kept = await asyncio.gather(*work)
+    times = [each.recorded_at for each in kept]
     # Whoever came second was told when the first one was kept.
     assert times[::2] == times[1::2]
+    assert sum(each.new for each in kept) == 100
     assert sorted(names(path)) == sorted(f"r{number}" for number in range(100))
     with pytest.raises(RatingConflict):
         await stores[1].record(rating("r0", "other"))

@@ -6,6 +6,7 @@ import asyncio
 import re
 import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import pytest
@@ -14,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from saaa.errors import BackendFailed, OptionInvalid, StartFailed
 from saaa.v1 import analysis_pb2 as pb
+from saaa.v1.feedback_pb2_grpc import FeedbackServiceStub
 from saaa.work import Execution, ItemResult, Work, WorkBatch
 from serving.lanes.lanes import BatchKey
 from serving.models.catalog import Catalog
@@ -21,6 +23,7 @@ from serving.server import Facade, check_free
 from serving.settings import LaneSettings
 from serving.telemetry.metrics import MAX_CLASSES, MAX_MODELS, Metrics
 from serving.telemetry.settings import TelemetrySettings
+from tests.serving.contract.test_feedback import request as rating
 from tests.serving.pixel_backend import (
     CAPTIONER,
     CLASSES,
@@ -170,6 +173,7 @@ async def test_what_is_shed_expires_or_is_abandoned() -> None:
         assert shed.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         left.cancel()
         await asyncio.gather(left, late, return_exceptions=True)
+        await asyncio.sleep(0.1)  # gRPC rounds deadlines up on the way: the service's is a little later
         await read_until(caller, "saaa_lane_waiting", 0, **PREDICT)
         backend.gate.set()
         await running
@@ -300,6 +304,15 @@ def test_classes_beyond_the_bound_are_counted_together() -> None:
     counted = [metrics._class(CLASSIFIER, str(number))[2] for number in range(MAX_CLASSES + 5)]
     assert counted.count("other") == 5
     assert metrics._class(CLASSIFIER, "0")[2] == "0"
+
+
+async def test_a_rating_that_is_sent_again_is_counted_once(tmp_path: Path) -> None:
+    async with calling(PixelBackend(), SETTINGS, ratings=tmp_path / "ratings.db") as caller:
+        for name in ("one", "one", "two", "one"):
+            await FeedbackServiceStub(caller.channel).RecordRating(rating(name), timeout=20)
+        samples = await read(caller)
+    assert samples.value("saaa_ratings_total", task="relevance") == 2
+    assert samples.value("saaa_rating_relevance_count") == 2
 
 
 def test_ratings_are_counted_by_task_and_relevance() -> None:
