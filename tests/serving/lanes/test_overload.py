@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from dataclasses import dataclass
 
@@ -59,7 +60,7 @@ class Scattering:
         case = self._case
         new = self._random.gauss(0, (1 - case.together**2) ** 0.5)
         self._state = case.together * self._state + new
-        factor = 2.718281828 ** (case.spread * self._state)
+        factor = math.exp(case.spread * self._state)
         await asyncio.sleep(factor * (case.fixed + case.per_item * len(batch.items)))
         return [answer(pixels) for pixels in batch.pixels]
 
