@@ -14,8 +14,8 @@ which it prints last:
 - "explain": {batch: {"torch_forward", "torch", "ours"}} of a prediction with its default attribution, ViT-Ti;
   "explain_cnn" of EfficientNet-Lite0; "four_classes" {"torch_forward", "torch", "ours"} at batch 1, ViT-Ti
 - "decode_step": {rows: {"torch_fp32", "torch", "ours"}} of the captioner's published sizes with 10,000 words, from the
-  last words to the next one's log-probabilities: the equations in plain torch, our eager step, the compiled one;
-  "decode_parity" as in the model card, of the untrained captioner
+  last words to the next one's log-probabilities: the equations in plain torch, our eager step, the compiled one
+- "caption": {batch: {"torch", "ours"}} of the trained captioner, from pixels to a greedy caption along a graph
 - "start_s": {"torch", "openvino_cold", "openvino_warm"}, wall clock from the process's start to its first answers, and
   "start_cpu_s", its processor time
 - "parity": {model: {precision: as in the model card}, "captions": of a trained captioner, beside torch's, as
@@ -123,13 +123,13 @@ def measure(part: Part, options: Options, precision: str) -> dict[str, Any]:
     if part == "captioner":
         return captioning(precision, options.rounds)
     if part == "captions":
-        said = captions(options.captioner, options.demo / "world", options.pictures, precision)
-        return {"parity": {"captions": said}}
+        told = captions(options.captioner, options.demo / "world", options.pictures, precision, options.rounds)
+        return {"parity": {"captions": told["said"]}, "caption": told["caption"]}
     if part == "maps":
-        told = MapOptions(output=options.output, demo=options.demo, others=options.scenes)
-        torch.set_num_threads(told.threads)
+        bench = MapOptions(output=options.output, demo=options.demo, others=options.scenes)
+        torch.set_num_threads(bench.threads)
         try:
-            return {"maps": Bench(told).compiled()["compiled"]}
+            return {"maps": Bench(bench).compiled()["compiled"]}
         finally:
             torch.set_num_threads(1)
     place = Place(folder=options.output / "serving", environments=options.output / "env")

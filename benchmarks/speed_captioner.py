@@ -1,5 +1,5 @@
 """The captioner's parts of `benchmarks.speed`: a decode step in plain torch, in ours and compiled; and what a trained
-captioner says by the compiled step, beside torch."""
+captioner says compiled, beside torch, and how long it takes."""
 
 from __future__ import annotations
 
@@ -12,37 +12,34 @@ from torch import Tensor
 from benchmarks.captioner import Inputs, make_captioner, make_inputs
 from benchmarks.plain_captioner import PlainCaptioner
 from benchmarks.speed_turns import Call, medians
-from benchmarks.words import held_out
+from benchmarks.words import Case, held_out
 from saaa import archive
 from saaa.models.captioner import BOS, SPECIAL, UNK, Captioner
 from saaa.models.captioner.decoder import StepWeights, log_chances
 from saaa.models.guided import GuidedCaptioner
-from saaa.runtime.caption_parity import BEAM, CaptionReference, measure_captions
-from saaa.runtime.caption_steps import OpenVinoSteps
-from saaa.runtime.caption_tracing import trace_step
+from saaa.models.parts import CaptionerParts
+from saaa.runtime.caption_parity import BEAM
+from saaa.runtime.caption_parts import OpenVinoCaptioner
+from saaa.runtime.caption_tracing import trace_captioner, trace_words
 from saaa.work import CaptionOptions
 from training.ega.metrics import cider
 
 ROWS = (1, 16, 80)
-PARITY_GRAPHS = 32
-
+BATCHES = (1, 8)
 WIDTHS = {"greedy": 1, "beam": BEAM}
 
 
 def captioning(precision: str, rounds: int) -> dict[str, Any]:
-    """ "decode_step" and "decode_parity": see `benchmarks.speed`."""
+    """ "decode_step": see `benchmarks.speed`."""
     captioner = make_captioner().requires_grad_(False)
-    steps = OpenVinoSteps(trace_step(captioner), captioner.decoder, precision=precision, threads=1)
+    parts = OpenVinoCaptioner(trace_words(captioner), captioner, levels=0, precision=precision, threads=1)
     weights = captioner.decoder.weights(frozen=True)
-    data = make_inputs(PARITY_GRAPHS, seed=1)
-    reference = CaptionReference.make(captioner, *data.seen)
-    parity = measure_captions(reference, captioner, steps).describe()
-    timed = {rows: medians(step_calls(captioner, steps, weights, make_inputs(rows)), rounds) for rows in ROWS}
-    return {"decode_step": timed, "decode_parity": parity}
+    timed = {rows: medians(step_calls(captioner, parts, weights, make_inputs(rows)), rounds) for rows in ROWS}
+    return {"decode_step": timed}
 
 
 @torch.inference_mode()
-def step_calls(captioner: Captioner, steps: OpenVinoSteps, weights: StepWeights, data: Inputs) -> dict[str, Call]:
+def step_calls(captioner: Captioner, parts: CaptionerParts, weights: StepWeights, data: Inputs) -> dict[str, Call]:
     """The three steps, from the same state and words, one row a caption."""
     decoder, plain = captioner.decoder, PlainCaptioner(captioner)
     state, guide = captioner.begin(*data.seen)
@@ -62,7 +59,7 @@ def step_calls(captioner: Captioner, steps: OpenVinoSteps, weights: StepWeights,
 
     @torch.inference_mode()
     def compiled() -> Tensor:
-        return log_chances(steps(state, guide, last)[1])
+        return log_chances(parts.advance(state, guide, last)[1])
 
     wanted = published()
     for call in (eager, compiled):
@@ -70,32 +67,51 @@ def step_calls(captioner: Captioner, steps: OpenVinoSteps, weights: StepWeights,
     return {"torch_fp32": published, "torch": eager, "ours": compiled}
 
 
-def captions(path: Path, world: Path, images: int, precision: str) -> dict[str, Any]:
-    """A trained captioner's captions of the world's validation pictures, by torch in fp32 and by the compiled step.
+def captions(path: Path, world: Path, images: int, precision: str, rounds: int) -> dict[str, Any]:
+    """A trained captioner's captions of the world's validation pictures, by torch in fp32 and compiled.
 
     Args:
         path: its archive.
         world: folder of the procedural world.
         images: how many pictures, at least 1, with all their regions.
+        precision: of what is compiled.
+        rounds: turns of what is timed.
 
     Returns:
-        "graphs", and for "greedy" and "beam" search "equal" (share of the graphs whose captions are the same, word by
-        word), "cider_torch", "cider_ours" and their "cider_ratio" (None where torch says nothing that anybody said).
+        "said": "graphs", and for "greedy" and "beam" search "equal" (share of the graphs whose captions are the same,
+        word by word), "cider_torch", "cider_ours" and their "cider_ratio" (None where torch says nothing that anybody
+        said). "caption": {batch: {"torch", "ours"}}, ms from pixels to greedy captions.
     """
-    guided = GuidedCaptioner.from_archive(archive.read(path)).requires_grad_(False)
-    steps = OpenVinoSteps(trace_step(guided.captioner), guided.captioner.decoder, precision=precision, threads=1)
+    guided = GuidedCaptioner.from_archive(archive.read(path))
+    levels = len(guided.features.config.levels)
+    graph = trace_captioner(guided)
+    parts = OpenVinoCaptioner(graph, guided.captioner, levels=levels, precision=precision, threads=1)
     references: list[tuple[str, ...]] = []
     said: dict[str, tuple[list[tuple[str, ...]], ...]] = {name: ([], []) for name in WIDTHS}
+    timed: dict[int, dict[str, float]] = {}
     for cases in held_out(guided, world, images):
-        seen = guided.see(torch.stack([torch.from_numpy(case.pixels) for case in cases]), [c.graph for c in cases])
+        if len(cases) == max(BATCHES) and not timed:
+            timed = {size: medians(_calls(guided, parts, cases[:size]), rounds) for size in BATCHES}
         references += [case.captions for case in cases]
         for name, width in WIDTHS.items():
-            for made, advance in zip(said[name], (None, steps), strict=True):
-                told = guided.caption_seen(seen, CaptionOptions(beam_width=width), advance)
-                made += [best[0].words for best in told]
+            for made, used in zip(said[name], (None, parts), strict=True):
+                made += _said(guided, cases, width, used)
     found: dict[str, Any] = {"graphs": len(references)}
     for name, (plain, ours) in said.items():
         one, two = (float(cider(made, references).mean()) for made in (plain, ours))
         equal = sum(map(tuple.__eq__, plain, ours)) / len(references)
         found[name] = {"equal": equal, "cider_torch": one, "cider_ours": two, "cider_ratio": two / one if one else None}
-    return found
+    return {"said": found, "caption": timed}
+
+
+def _calls(guided: GuidedCaptioner, parts: CaptionerParts, cases: list[Case]) -> dict[str, Call]:
+    return {"torch": lambda: _said(guided, cases, 1, None), "ours": lambda: _said(guided, cases, 1, parts)}
+
+
+def _said(
+    guided: GuidedCaptioner, cases: list[Case], width: int, parts: CaptionerParts | None
+) -> list[tuple[str, ...]]:
+    """The best caption of each, from its pixels."""
+    pixels = torch.stack([torch.from_numpy(case.pixels) for case in cases])
+    seen = guided.see(pixels, [case.graph for case in cases], parts)
+    return [best[0].words for best in guided.caption_seen(seen, CaptionOptions(beam_width=width), parts)]

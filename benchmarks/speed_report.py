@@ -93,6 +93,7 @@ def tables(figures: Figures) -> str:
         rows |= {f"{name}, batch {batch}: explained": times for batch, times in figures.get(key, {}).items()}
     rows |= {"vit_tiny, four classes": figures["four_classes"]} if "four_classes" in figures else {}
     rows |= {f"decode step, {count} rows": times for count, times in figures.get("decode_step", {}).items()}
+    rows |= {f"{count} pictures captioned": times for count, times in figures.get("caption", {}).items()}
     lines += [_row(name, times) for name, times in rows.items()]
     for key, title in (("start_s", "seconds to a worker's first answers"), ("start_cpu_s", "the same, processor time")):
         lines += [_row(title, figures[key])] if key in figures else []

@@ -27,8 +27,9 @@ from saaa.models.captioner import (
 )
 from saaa.models.captioner.config import MAX_GUIDING_NODES, MAX_WORDS_LIMIT
 from saaa.models.captioner.decoder import StepWeights
-from saaa.models.captioner.decoding import Advance
 from saaa.models.features import FeatureExtractor
+from saaa.models.parts import CaptionerParts
+from saaa.models.preprocessing import check_pixels
 from saaa.models.seen import Seen
 from saaa.role_graph import RoleGraph
 from saaa.work import MAX_LENGTH_PENALTY, TEMPERATURES, CaptionOptions, CaptionResult, ModelKind
@@ -57,12 +58,13 @@ class GuidedCaptioner(nn.Module):
         self._weights: StepWeights | None = None
         self.eval()
 
-    def see(self, pixels: Tensor, graphs: Sequence[RoleGraph]) -> Seen:
+    def see(self, pixels: Tensor, graphs: Sequence[RoleGraph], parts: CaptionerParts | None = None) -> Seen:
         """The forward that everything about these images shares; without a graph for gradients.
 
         Args:
             pixels: uint8 (B, S, S, 3), RGB, at the features' input size.
             graphs: one an image, boxes in pixels of the input, 1 to `MAX_GUIDING_NODES` nodes.
+            parts: see in the backbone's place.
 
         Raises:
             OptionInvalid: pixels of another shape, or not one graph an image.
@@ -71,15 +73,14 @@ class GuidedCaptioner(nn.Module):
         self.check_graphs(graphs, images=len(pixels))
         # Not inference mode, whatever the caller's: attribution differentiates from the maps on.
         with torch.inference_mode(False), torch.no_grad():
-            inputs = self.features.normalise(pixels.to(self.features.mean.device))
-            return self.see_inputs(inputs, graphs)
+            if parts is not None:
+                check_pixels(pixels, self.features.config.input_size)
+                return _seen(parts.see(pixels), graphs)
+            return self.see_inputs(self.features.normalise(pixels.to(self.features.mean.device)), graphs)
 
     def see_inputs(self, inputs: Tensor, graphs: Sequence[RoleGraph]) -> Seen:
         """As `see`, from the backbone's input (B, 3, S, S); nothing is checked."""
-        boxes = [torch.tensor(graph.boxes, device=inputs.device) for graph in graphs]
-        return Seen(
-            levels=self.features.backbone(inputs), boxes=boxes, graphs=collate(graphs).to(inputs.device, inputs.dtype)
-        )
+        return _seen(self.features.backbone(inputs), graphs)
 
     def pool(self, seen: Seen) -> tuple[Tensor, Tensor]:
         """The captioner's input of what was seen: regions (B, N, region_size), zero at padding, and images (B,
@@ -111,11 +112,11 @@ class GuidedCaptioner(nn.Module):
 
     @torch.inference_mode()
     def caption_seen(
-        self, seen: Seen, options: CaptionOptions, advance: Advance | None = None
+        self, seen: Seen, options: CaptionOptions, parts: CaptionerParts | None = None
     ) -> list[tuple[CaptionResult, ...]]:
-        """As `caption`, of what `see` gave; `advance` takes the decoder's steps in its place."""
-        regions, image = self.pool(seen)
-        state, guide = self.captioner.begin(regions, image, seen.graphs)
+        """As `caption`, of what `see` gave; `parts` encode and take the decoder's steps in the captioner's place."""
+        begin, advance = (self.captioner.begin, None) if parts is None else (parts.begin, parts.advance)
+        state, guide = begin(*self.pool(seen), seen.graphs)
         max_words = self.captioner.config.max_words if options.max_words is None else options.max_words
         decoder, drawn = self.captioner.decoder, options.sampling
         weights = self._ready() if advance is None else None
@@ -295,6 +296,12 @@ class GuidedCaptioner(nn.Module):
             raise ArchiveError(f"Archive {archive.name!r} does not describe a usable captioner: {error}") from error
         guided._frozen = True
         return guided.requires_grad_(False)
+
+
+def _seen(levels: list[Tensor], graphs: Sequence[RoleGraph]) -> Seen:
+    like = levels[0]
+    boxes = [torch.tensor(graph.boxes, device=like.device) for graph in graphs]
+    return Seen(levels=levels, boxes=boxes, graphs=collate(graphs).to(like.device, like.dtype))
 
 
 def check_options(options: CaptionOptions) -> None:

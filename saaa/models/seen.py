@@ -24,6 +24,11 @@ class Seen:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def finite(self) -> list[bool]:
+        """Of each image, whether all of its maps are."""
+        found: list[bool] = torch.stack([level.isfinite().flatten(1).all(1) for level in self.levels]).all(0).tolist()
+        return found
+
     def select(self, rows: Sequence[int]) -> Seen:
         """The images of `rows`, one or more; each may come several times."""
         index = torch.tensor(rows, device=self.levels[0].device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -9,8 +10,11 @@ import torch
 from torch import Tensor
 
 from saaa.errors import ArchiveError
-from saaa.models.captioner import EOS, Captioner, GraphBatch, search
-from saaa.models.captioner.decoding import Advance
+from saaa.models.captioner import EOS, GraphBatch, collate, search
+from saaa.models.guided import GuidedCaptioner
+from saaa.models.parts import CaptionerParts
+from saaa.models.seen import Seen
+from saaa.scene_graph import RoleGraph
 
 MIN_EQUAL = 0.98
 """Share of the graphs whose captions must be the same, of greedy search and of beam search."""
@@ -18,16 +22,17 @@ BEAM = 3
 SAMPLES = 4
 """Graphs that an archive keeps for the check at load."""
 _BATCH = 8
+_GRAPH = "graphs/"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionReference:
-    """What the eager captioner says along some graphs."""
+    """What the eager captioner says of some pictures along their graphs."""
 
-    regions: Tensor
-    """(graphs, N, region_size)."""
-    image: Tensor
-    """(graphs, global_size)."""
+    pixels: Tensor
+    """uint8 (graphs, S, S, 3)."""
+    boxes: Tensor
+    """(graphs, N, 4), in pixels of the input, any value at padding."""
     graphs: GraphBatch
     greedy: tuple[Tensor, Tensor]
     """Word ids (graphs, max_words + 1) of greedy captions, EOS to the end, and the log-probability of each, 0 after the
@@ -36,18 +41,21 @@ class CaptionReference:
     """Alike, of the best caption of beam search."""
 
     @classmethod
-    def make(cls, captioner: Captioner, regions: Tensor, image: Tensor, graphs: GraphBatch) -> CaptionReference:
-        """Ask the eager captioner; arguments as for `Captioner.begin`."""
-        greedy, beam = (_captions(captioner, (regions, image, graphs), width) for width in (1, BEAM))
-        return cls(regions=regions, image=image, graphs=graphs, greedy=greedy, beam=beam)
+    def make(cls, guided: GuidedCaptioner, pixels: Tensor, graphs: Sequence[RoleGraph]) -> CaptionReference:
+        """Ask the eager captioner; arguments as for `GuidedCaptioner.see`."""
+        structure = collate(graphs)
+        boxes = torch.zeros(*structure.mask.shape, 4)
+        boxes[structure.mask] = torch.cat([torch.tensor(graph.boxes) for graph in graphs])
+        greedy, beam = (_captions(guided, (pixels, boxes, structure), width) for width in (1, BEAM))
+        return cls(pixels=pixels, boxes=boxes, graphs=structure, greedy=greedy, beam=beam)
 
     def surest(self, count: int) -> CaptionReference:
         """Only the graphs whose words are the clearest: a check on few captions must not fail on a tie."""
         rows = self.greedy[1].amin(1).argsort(descending=True, stable=True)[:count]
         graphs = GraphBatch(**{field.name: getattr(self.graphs, field.name)[rows] for field in fields(GraphBatch)})
         return CaptionReference(
-            regions=self.regions[rows],
-            image=self.image[rows],
+            pixels=self.pixels[rows],
+            boxes=self.boxes[rows],
             graphs=graphs,
             greedy=(self.greedy[0][rows], self.greedy[1][rows]),
             beam=(self.beam[0][rows], self.beam[1][rows]),
@@ -57,8 +65,8 @@ class CaptionReference:
         """The archive's member `PARITY`."""
         from safetensors.torch import save
 
-        arrays = {"regions": self.regions, "image": self.image}
-        arrays |= {field.name: getattr(self.graphs, field.name) for field in fields(GraphBatch)}
+        arrays = {"pixels": self.pixels, "boxes": self.boxes}
+        arrays |= {f"{_GRAPH}{field.name}": getattr(self.graphs, field.name) for field in fields(GraphBatch)}
         for name, (tokens, chances) in (("greedy", self.greedy), ("beam", self.beam)):
             arrays |= {f"{name}/tokens": tokens, f"{name}/log_probabilities": chances}
         return save({name: array.clone() for name, array in arrays.items()})
@@ -75,9 +83,9 @@ class CaptionReference:
         try:
             arrays = load(data)
             return cls(
-                regions=arrays["regions"],
-                image=arrays["image"],
-                graphs=GraphBatch(**{field.name: arrays[field.name] for field in fields(GraphBatch)}),
+                pixels=arrays["pixels"],
+                boxes=arrays["boxes"],
+                graphs=GraphBatch(**{field.name: arrays[f"{_GRAPH}{field.name}"] for field in fields(GraphBatch)}),
                 greedy=(arrays["greedy/tokens"], arrays["greedy/log_probabilities"]),
                 beam=(arrays["beam/tokens"], arrays["beam/log_probabilities"]),
             )
@@ -109,17 +117,17 @@ class CaptionParity:
         return told | {"refused": self.refusal()}
 
 
-def measure_captions(reference: CaptionReference, captioner: Captioner, advance: Advance) -> CaptionParity:
-    """Compare what takes the steps with the reference, on the reference's graphs.
+def measure_captions(reference: CaptionReference, guided: GuidedCaptioner, parts: CaptionerParts) -> CaptionParity:
+    """Compare the captioner of these parts, from pixels to words, with the reference, on the reference's graphs.
 
     Raises:
         ArithmeticError: its answer is not finite.
     """
-    seen = reference.regions, reference.image, reference.graphs
+    seen = reference.pixels, reference.boxes, reference.graphs
     equal: list[float] = []
     gap = 0.0
     for (tokens, chances), width in ((reference.greedy, 1), (reference.beam, BEAM)):
-        made, told = _captions(captioner, seen, width, advance)
+        made, told = _captions(guided, seen, width, parts)
         same = (made == tokens).all(1)
         equal.append(float(same.double().mean()))
         gap = max(gap, float((told - chances)[same].abs().max()) if bool(same.any()) else 0.0)
@@ -128,18 +136,26 @@ def measure_captions(reference: CaptionReference, captioner: Captioner, advance:
 
 @torch.inference_mode()
 def _captions(
-    captioner: Captioner, seen: tuple[Tensor, Tensor, GraphBatch], width: int, advance: Advance | None = None
+    guided: GuidedCaptioner,
+    pictures: tuple[Tensor, Tensor, GraphBatch],
+    width: int,
+    parts: CaptionerParts | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Word ids and log-probabilities of the best captions, as in `CaptionReference`, a few graphs at a time."""
-    regions, image, graphs = seen
+    pixels, boxes, graphs = pictures
+    captioner, features = guided.captioner, guided.features
+    see = (lambda few: features.backbone(features.normalise(few))) if parts is None else parts.see
+    begin, advance = (captioner.begin, None) if parts is None else (parts.begin, parts.advance)
     most = captioner.config.max_words
-    tokens = torch.full((len(image), most + 1), EOS)
+    tokens = torch.full((len(pixels), most + 1), EOS)
     chances = torch.zeros(tokens.shape)
     weights = captioner.decoder.weights() if advance is None else None
-    for start in range(0, len(image), _BATCH):
-        rows = torch.arange(start, min(start + _BATCH, len(image)))
+    for start in range(0, len(pixels), _BATCH):
+        rows = torch.arange(start, min(start + _BATCH, len(pixels)))
         part = graphs.select(rows)
-        state, guide = captioner.begin(regions[rows, : part.mask.shape[1]], image[rows], part)
+        places = [boxes[row, graphs.mask[row]] for row in rows]
+        seen = Seen(levels=see(pixels[rows]), boxes=places, graphs=part)
+        state, guide = begin(*guided.pool(seen), part)
         found = search(captioner.decoder, state, guide, width=width, max_words=most, weights=weights, advance=advance)
         length = found.tokens.shape[2]
         tokens[rows, :length], chances[rows, :length] = found.tokens[:, 0], found.log_probabilities[:, 0]

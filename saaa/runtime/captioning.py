@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from saaa.archive import PARITY, Archive
 from saaa.attribution import Wanted, attribute_caption
@@ -26,7 +28,7 @@ from saaa.scene_graph import RoleGraph
 from saaa.work import CaptionOptions, CaptionResult, ItemResult, Work, WorkBatch, WorkItem
 
 if TYPE_CHECKING:
-    from saaa.runtime.caption_steps import OpenVinoSteps
+    from saaa.runtime.caption_parts import OpenVinoCaptioner
 
 _log = logging.getLogger(__name__)
 
@@ -44,16 +46,18 @@ class CaptionerRunner:
         self._captioner = captioner = GuidedCaptioner.from_archive(archive)
         self._info = archive.info()
 
-        def open_steps(graph: Graph, precision: str, blobs: Blobs | None) -> tuple[OpenVinoSteps, str | None]:
-            from saaa.runtime.caption_steps import OpenVinoSteps  # openvino is an extra
+        def open_parts(graph: Graph, precision: str, blobs: Blobs | None) -> tuple[OpenVinoCaptioner, str | None]:
+            from saaa.runtime.caption_parts import OpenVinoCaptioner  # openvino is an extra
 
-            decoder = captioner.captioner.decoder
-            steps = OpenVinoSteps(graph, decoder, precision=precision, threads=threads, blobs=blobs)
+            levels = len(captioner.features.config.levels)
+            parts = OpenVinoCaptioner(
+                graph, captioner.captioner, levels=levels, precision=precision, threads=threads, blobs=blobs
+            )
             reference = CaptionReference.unpack(archive.graph[PARITY])
-            return steps, measure_captions(reference, captioner.captioner, steps).refusal()
+            return parts, measure_captions(reference, captioner, parts).refusal()
 
         hold_threads(threads)
-        choice = choose(archive, options, threads, open_steps)
+        choice = choose(archive, options, threads, open_parts)
         self._compiled = choice.compiled
         self.engine = choice.engine(torch_engine())
         """See `fingerprint`."""
@@ -89,8 +93,10 @@ class CaptionerRunner:
         hold_threads(self._threads)
         graphs = [self._graph(item) for item in batch.items]
         pixels = torch.tensor(batch.pixels)
-        seen = self._captioner.see(pixels, graphs)
+        seen, wrong = self._see(pixels, graphs)
         results = self._captions(batch, seen)
+        for row in wrong:
+            results[row] = dataclasses.replace(results[row], recomputed=True)
         rows: list[int] = []
         wanted: list[Wanted] = []
         for row, item in enumerate(batch.items):
@@ -116,6 +122,24 @@ class CaptionerRunner:
                 results[row] = dataclasses.replace(results[row], maps=maps)
         return results
 
+    def _see(self, pixels: Tensor, graphs: Sequence[RoleGraph]) -> tuple[Seen, list[int]]:
+        """And the rows that torch saw again, because the compiled backbone's maps of them are not finite."""
+        seen = self._captioner.see(pixels, graphs, self._compiled)
+        if self._compiled is None:
+            return seen, []
+        wrong = [row for row, finite in enumerate(seen.finite()) if not finite]
+        if wrong:
+            _log.warning(
+                "%s: %d images seen by %s are not finite; torch sees them again",
+                self._info.name,
+                len(wrong),
+                self._compiled.name,
+            )
+            again = self._captioner.see(pixels[wrong], [graphs[row] for row in wrong])
+            for level, right in zip(seen.levels, again.levels, strict=True):
+                level[wrong] = right
+        return seen, wrong
+
     def _captions(self, batch: WorkBatch, seen: Seen) -> list[ItemResult]:
         """For each item the given caption with its score, or those that are made."""
         texts = [item.text for item in batch.items]
@@ -130,7 +154,7 @@ class CaptionerRunner:
         return [found[row] for row in range(len(texts))]
 
     def _made(self, seen: Seen, options: CaptionOptions) -> list[ItemResult]:
-        """Captions. What the compiled steps cannot compute is computed by the eager ones, and only that."""
+        """Captions. What the compiled parts cannot compute is computed by the eager ones, and only that."""
         if self._compiled is None:
             return [ItemResult(captions=made) for made in self._captioner.caption_seen(seen, options)]
         try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,21 +47,23 @@ def one_graph(what: str) -> Iterator[None]:
         raise NotTraceable(f"{what} cannot be made one graph: {reason(error)}") from error
 
 
-def convert(
-    program: GraphModule | ExportedProgram,
-    name: str,
-    inputs: Sequence[tuple[str, Shape]],
-    outputs: Sequence[str],
-    methods: Sequence[str] = (),
-) -> Graph:
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A converted function."""
+
+    model: Any
+    """OpenVINO's."""
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+
+
+def convert(program: GraphModule | ExportedProgram, inputs: Mapping[str, Shape], outputs: Sequence[str]) -> Part:
     """Convert.
 
     Args:
         program: operations that are taken as they are, for fixed sizes; or an exported program, for free ones too.
-        name: the graph's.
         inputs: name and shape of each.
         outputs: name of each.
-        methods: see `Graph`.
 
     Raises:
         NotTraceable: openvino is missing.
@@ -80,10 +83,28 @@ def convert(
     # Not openvino.convert_model: it may tell its makers that it was called, and would record all of it twice more.
     frontend = FrontEndManager().load_by_framework("pytorch")
     model = frontend.convert(frontend.load(decoder))  # the decoder must outlive it
-    shapes = {port: openvino.PartialShape(list(shape)) for port, (_, shape) in zip(model.inputs, inputs, strict=True)}
+    shapes = {
+        port: openvino.PartialShape(list(shape)) for port, shape in zip(model.inputs, inputs.values(), strict=True)
+    }
     model.reshape(shapes)
-    model.set_friendly_name(name)
-    _rename(model, [own for own, _ in inputs], outputs)
+    return Part(model=model, inputs=tuple(inputs), outputs=tuple(outputs))
+
+
+def pack(name: str, parts: Sequence[Part], methods: Sequence[str] = ()) -> Graph:
+    """Write parts that share nothing as one graph.
+
+    Args:
+        name: the graph's.
+        parts: at least 1; no two have an input or an output of the same name.
+        methods: see `Graph`.
+    """
+    import openvino
+
+    inputs = [port for part in parts for port in part.model.inputs]
+    outputs = [port for part in parts for port in part.model.outputs]
+    model = openvino.Model([port.get_node() for port in outputs], [port.get_node() for port in inputs], name)
+    names = [own for part in parts for own in part.inputs], [own for part in parts for own in part.outputs]
+    _rename(model, *names)
     with tempfile.TemporaryDirectory() as folder:
         xml, weights = Path(folder, "graph.xml"), Path(folder, "graph.bin")
         openvino.serialize(model, xml, weights)

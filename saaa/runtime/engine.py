@@ -36,24 +36,30 @@ class Engine:
         self.name = f"openvino {VERSION} {precision}"
         self._graph = graph
         self._blobs = blobs
+        self._precision = precision
         self._settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "INFERENCE_NUM_THREADS": threads or os.cpu_count() or 1,
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # several workers would share one core
         }
         self._model: Any = None
 
-    def compile(self, name: str, cut: Callable[[], Any]) -> Any:
+    def compile(self, name: str, cut: Callable[[], Any], precision: str | None = None) -> Any:
         """Give a compiled part of the graph: the one kept under the name, or what `cut` gives, which is then kept.
+
+        Args:
+            name: a part is always compiled at the same precision.
+            cut: gives the part.
+            precision: in place of the engine's.
 
         Raises:
             RuntimeError: openvino cannot read or compile it.
         """
+        settings = {**self._settings, "INFERENCE_PRECISION_HINT": _HINTS[precision or self._precision]}
         kept = self._blobs.load(name) if self._blobs is not None else None
         if kept is not None:
-            return _CORE.import_model(kept, _DEVICE, self._settings)
-        compiled = _CORE.compile_model(cut(), _DEVICE, self._settings)
+            return _CORE.import_model(kept, _DEVICE, settings)
+        compiled = _CORE.compile_model(cut(), _DEVICE, settings)
         if self._blobs is not None:
             self._blobs.store(name, compiled.export_model().getvalue())
         return compiled

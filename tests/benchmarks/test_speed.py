@@ -148,9 +148,12 @@ def test_calls_take_turns() -> None:
 
 
 def test_compiled_captions_are_torchs(tmp_path: Path, tiny_models: Path) -> None:
-    world = make(tmp_path / "world", {"trn": 2, "val_sub": 4})
-    found = captions(tiny_models / "ega.mar", world, 3, "fp32")
-    assert found["graphs"] >= 3
+    world = make(tmp_path / "world", {"trn": 2, "val_sub": 8})
+    told = captions(tiny_models / "ega.mar", world, 8, "fp32", rounds=1)
+    found = told["said"]
+    assert found["graphs"] >= 8
+    assert all(times["torch"] > 0 and times["ours"] > 0 for times in told["caption"].values())
+    assert list(told["caption"]) == [1, 8]
     for way in ("greedy", "beam"):
         assert found[way]["equal"] == 1.0
         assert found[way]["cider_ours"] == found[way]["cider_torch"]

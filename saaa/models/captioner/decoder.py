@@ -105,13 +105,19 @@ class Decoder(nn.Module):
             image: (B, width), the encoded image.
             graphs: their structure.
         """
-        zero = image.new_zeros(image.shape)
+        return self.start(memory, self.image_gates(image), graphs)
+
+    def image_gates(self, image: Tensor) -> Tensor:
+        """The encoded image's part of the first LSTM's gates, biases included: (B, 4 width) from (B, width)."""
+        weight = self.lstm1.weight_ih[:, self.width : 2 * self.width]
+        return nn.functional.linear(image, weight, self.lstm1.bias_ih + self.lstm1.bias_hh)
+
+    def start(self, memory: Tensor, gates: Tensor, graphs: GraphBatch) -> tuple[State, Guide]:
+        """As `begin`, with what `image_gates` gave."""
+        zero = memory.new_zeros(len(memory), self.width)
         attention = memory.new_zeros(memory.shape[:2])
         attention[:, 0] = 1.0
         state = State(hidden1=zero, cell1=zero, hidden2=zero, cell2=zero, attention=attention, memory=memory)
-        d = self.width
-        weight = self.lstm1.weight_ih[:, d : 2 * d]
-        gates = nn.functional.linear(image, weight, self.lstm1.bias_ih + self.lstm1.bias_hh)
         flow = graphs.flow.to(memory.dtype)
         return state, Guide(gates=gates, flow=flow, mask=graphs.mask, real=real_nodes(graphs.mask))
 

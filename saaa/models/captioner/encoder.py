@@ -106,20 +106,23 @@ class Encoder(nn.Module):
 
     def forward(self, regions: Tensor, graphs: GraphBatch) -> Tensor:
         """Memories (B, N, width), zero at padding, from `regions` (B, N, region_size)."""
-        embedded = self.role(regions, graphs)
         real = real_nodes(graphs.mask)
         if real is None:
-            nodes = torch.relu(self.project(embedded))
-            for layer in self.layers:
-                nodes = layer(nodes, graphs.relations)
-            return nodes.masked_fill(~graphs.mask[..., None], 0.0)
+            return self.dense(regions, graphs)
         # Most places of a relation have no such edge, and some hold no node: on a CPU it pays to leave these out.
-        nodes = torch.relu(self.project(embedded.flatten(0, 1).index_select(0, real)))
+        nodes = torch.relu(self.project(self.role(regions, graphs).flatten(0, 1).index_select(0, real)))
         links = Links(graphs, real, nodes.dtype)
         for layer in self.layers:
             assert isinstance(layer, RelationalLayer)
             nodes = layer.sparse(nodes, links)
         return links.spread(nodes)
+
+    def dense(self, regions: Tensor, graphs: GraphBatch) -> Tensor:
+        """As `forward`, of all places, padding too: the same operations whatever the graphs."""
+        nodes = torch.relu(self.project(self.role(regions, graphs)))
+        for layer in self.layers:
+            nodes = layer(nodes, graphs.relations)
+        return nodes.masked_fill(~graphs.mask[..., None], 0.0)
 
 
 class GlobalEncoder(nn.Module):
