@@ -102,7 +102,7 @@ async def test_wait_ready_gives_up(server, address, kind):
     with pytest.raises(RpcFailed, match=r"not ready after 0\.4 s") as caught:
         await call(kind, target, "wait_ready", 0.4)
     assert caught.value.code is grpc.StatusCode.UNAVAILABLE
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5
 
 
 async def test_async_client_gives_the_same_answers(server, response):

@@ -10,8 +10,22 @@ import pytest
 from saaa.errors import BackendFailed
 from saaa.v1 import analysis_pb2 as pb
 from saaa.work import ItemResult, Work, WorkBatch
-from serving.settings import FacadeSettings, LaneSettings
-from tests.serving.pixel_backend import CLASSIFIER, Caller, PixelBackend, Refusal, calling, photo, plain, refusal
+from serving.settings import LaneSettings
+from tests.serving.pixel_backend import Caller, PixelBackend, Refusal, calling, photo, plain, refusal
+
+
+class Held(PixelBackend):
+    """Does nothing of one kind of work until it is told."""
+
+    def __init__(self, work: Work) -> None:
+        super().__init__()
+        self.work = work
+        self.open = asyncio.Event()
+
+    async def run(self, batch: WorkBatch, *, timeout: float) -> list[ItemResult]:
+        if batch.work is self.work:
+            await self.open.wait()
+        return await super().run(batch, timeout=timeout)
 
 
 async def test_one_bad_image_leaves_the_others_of_its_batch_alone(caller: Caller, backend: PixelBackend) -> None:
@@ -30,35 +44,25 @@ async def test_one_bad_image_leaves_the_others_of_its_batch_alone(caller: Caller
 
 
 async def test_full_lane_says_when_to_come_back() -> None:
-    backend = PixelBackend(CLASSIFIER)
-    backend.seconds = 0.4
-    lane = LaneSettings(max_batch=1, first_estimate_s=0.4)
-    async with calling(backend, FacadeSettings(port=0, predict=lane)) as caller:
+    backend = Held(Work.PREDICT)
+    lane = LaneSettings(max_batch=1, first_estimate_s=4.0)
+    async with calling(backend, predict=lane) as caller:
         outputs = [pb.OUTPUT_PREDICTIONS]
-        running = [asyncio.create_task(caller.analyze(outputs=outputs)) for _ in range(4)]
-        await asyncio.sleep(0.2)
-        told = await refusal(caller.analyze(outputs=outputs, timeout=0.8))
+        running = [asyncio.create_task(caller.analyze(outputs=outputs, timeout=60)) for _ in range(4)]
+        predict = caller.facade.analysis.lanes[Work.PREDICT]
+        while predict.in_flight + predict.waiting < 4:
+            await asyncio.sleep(0.005)
+        told = await refusal(caller.analyze(outputs=outputs, timeout=15))
         assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "LANE_FULL")
+        # 16 seconds of work lie ahead and its own 4 follow: 5 too late.
         assert told.retry_s is not None
-        assert 0 < told.retry_s < 3
+        assert 1 < told.retry_s < 10
+        backend.open.set()
         await asyncio.gather(*running)
 
 
-class Held(PixelBackend):
-    """Explains nothing until it is told."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open = asyncio.Event()
-
-    async def run(self, batch: WorkBatch, *, timeout: float) -> list[ItemResult]:
-        if batch.work is Work.EXPLAIN:
-            await self.open.wait()
-        return await super().run(batch, timeout=timeout)
-
-
 async def test_slow_explanations_do_not_starve_predictions() -> None:
-    backend = Held()
+    backend = Held(Work.EXPLAIN)
     async with calling(backend) as caller:
         explains = [asyncio.create_task(caller.analyze(outputs=[pb.OUTPUT_ATTRIBUTIONS])) for _ in range(12)]
         while not caller.facade.analysis.lanes[Work.EXPLAIN].in_flight:
@@ -95,19 +99,17 @@ async def test_backend_failure_is_internal(caller: Caller, backend: PixelBackend
 
 
 async def test_work_of_callers_who_left_is_not_computed() -> None:
-    backend = PixelBackend(CLASSIFIER)
-    backend.seconds = 0.5
+    backend = Held(Work.PREDICT)
     outputs = [pb.OUTPUT_PREDICTIONS]
-    one_by_one = LaneSettings(max_batch=1, first_estimate_s=0.01)
-    async with calling(backend, FacadeSettings(port=0, predict=one_by_one)) as caller:
+    async with calling(backend, predict=LaneSettings(max_batch=1, first_estimate_s=0.01)) as caller:
         running = asyncio.create_task(caller.analyze(outputs=outputs))
-        while not backend.batches:
+        while not caller.facade.analysis.lanes[Work.PREDICT].in_flight:
             await asyncio.sleep(0.01)
         impatient = await asyncio.gather(
             *(caller.analyze(outputs=outputs, timeout=0.3) for _ in range(24)), return_exceptions=True
         )
         assert all(isinstance(result, grpc.aio.AioRpcError) for result in impatient)
+        backend.open.set()
         await running
-        backend.seconds = 0.0
         await caller.analyze(outputs=outputs)
         assert len(backend.batches) == 2
