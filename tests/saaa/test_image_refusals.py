@@ -125,7 +125,6 @@ def test_a_damaged_file_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
 
 
 JPEG = save(photo(), "JPEG")
-
 SCAN = (p := save(photo(), "JPEG", progressive=True))[p.rfind(b"\xff\xda") : -2]
 
 

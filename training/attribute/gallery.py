@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from saaa.client.results import Region
+from saaa.client.attributions import Region
 from saaa.errors import ImageRejected
 from saaa.images import decode
 from saaa.report import colors, markup

@@ -25,7 +25,6 @@ from saaa.client import (
 )
 
 KITCHEN = Prediction(label="kitchen", index=3, probability=0.75)
-
 GREY = 128
 
 

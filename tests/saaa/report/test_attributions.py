@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saaa.client.results import Analysis, Attribution, Concept, Faithfulness, Prediction, Region, WordTarget
+from saaa.client.attributions import Attribution, Concept, Faithfulness, Prediction, Region, WordTarget
+from saaa.client.results import Analysis
 from saaa.report import ReportEntry, draw_attribution, write_report
 from saaa.report.attributions import faithfulness_note, target_note
 from tests.saaa.report.example import Markup, analysis, photo, png
