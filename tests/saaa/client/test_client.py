@@ -85,8 +85,8 @@ def test_a_timeout_must_be_positive(timeout):
 def test_wait_ready_returns_once_serving(server):
     server.set_health("NOT_SERVING")
     timer = threading.Timer(0.3, server.set_health, ["SERVING"])
-    timer.start()
     started = time.monotonic()
+    timer.start()
     with Client(server.address) as client:
         client.wait_ready(10)
     assert 0.25 < time.monotonic() - started < 5
