@@ -36,7 +36,7 @@ $(READY): requirements.lock pyproject.toml
 lint: setup  ## ruff, mypy --strict, import directions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy saaa serving deploy
+	$(BIN)/mypy saaa serving training handlers deploy
 	$(BIN)/lint-imports
 
 # pip-audit itself reports success when its service knows none of the packages, as behind a mirror of the index.

@@ -30,6 +30,7 @@ import tyro
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.figures import add_figures
 from benchmarks.plain_captioner import PlainCaptioner
 from saaa.models.captioner import BOS, EOS, SPECIAL, Captioner, CaptionerConfig, GraphBatch, collate, search
 from saaa.role_graph import RoleGraph
@@ -104,9 +105,7 @@ def main(options: Options) -> None:
     path = options.output / "captioner.json"
     options.output.mkdir(parents=True, exist_ok=True)
     for part in options.parts:
-        measured = measures[part](options)
-        figures = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps({**dict.fromkeys(KEYS), **figures, **measured}, indent=1) + "\n")
+        add_figures(path, measures[part](options), KEYS)
     figures = json.loads(path.read_text())
     report(figures)
     print(json.dumps(figures))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Mapping
 
 import torch
@@ -12,6 +10,7 @@ from pytorch_grad_cam import GradCAM, HiResCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
+from benchmarks.speed_turns import Call, medians
 from saaa.attribution import attribute
 from saaa.attribution.hires_cam import CELL
 from saaa.attribution.layers import Layer, find_layer
@@ -20,13 +19,10 @@ from saaa.work import ExplainOptions
 
 SIZE = 224
 CLASSES = tuple(f"class {k}" for k in range(1000))
-WARM_UP = 2
 STEPS = 8
 """Integration steps where captum's Integrated Gradients run beside ours."""
 DEAR = ("occlusion", "rise", "region_shapley")
 """Their cost is that of their forwards; timing them would take minutes."""
-
-Call = Callable[[], object]
 
 
 def classifier(architecture: str, **options: str | bool) -> Classifier:
@@ -53,16 +49,9 @@ def ours(network: Classifier, inputs: Tensor, classes: tuple[int, ...], method: 
 
 
 def ratios(calls: Mapping[str, Call], unit: str, rounds: int) -> dict[str, float]:
-    """Median processor time of each call, in units of that of `unit`; the calls take turns, so that noise hits all."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(WARM_UP + rounds):
-        for name, call in calls.items():
-            start = time.process_time()
-            call()
-            if turn >= WARM_UP:
-                times[name].append(time.process_time() - start)
-    medians = {name: statistics.median(found) for name, found in times.items()}
-    return {name: median / medians[unit] for name, median in medians.items()}
+    """Median processor time of each call, in units of that of `unit`."""
+    found = medians(calls, rounds)
+    return {name: median / found[unit] for name, median in found.items()}
 
 
 def cost_of_methods(network: Classifier, methods: tuple[str, ...], rounds: int) -> dict[str, dict[str, float]]:

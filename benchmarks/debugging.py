@@ -26,6 +26,8 @@ from typing import Any, Literal
 import tyro
 import yaml
 
+from benchmarks.figures import add_figures
+
 Part = Literal["world", "difficulty", "loop", "scenes15"]
 SETTINGS = Path(__file__).with_name("debugging.yaml")
 MAIN = "main"
@@ -61,10 +63,7 @@ def main(options: Options) -> None:
     path = options.output / "debugging.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     for part in options.parts:
-        measured = measures[part](options, settings)
-        # Read again: another process may have measured another part meanwhile.
-        figures = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps({**dict.fromkeys(KEYS), **figures, **measured}, indent=1) + "\n")
+        add_figures(path, measures[part](options, settings), KEYS)
     figures = json.loads(path.read_text())
     if figures["strategies"]:
         from benchmarks.debugging_plot import draw

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import tyro
 
 from benchmarks import ega_coco, ega_world
+from benchmarks.figures import add_figures
 
 Part = Literal["world", "coco"]
 KEYS = ("cider_with", "cider_without", "node_accuracy", "mention", "object_precision", "graphs", "coco_mini")
@@ -62,8 +63,7 @@ def main(options: Options) -> None:
             measured = ega_world.world(options.demo, runs / "world", range(options.seeds))
         else:
             measured = {"coco_mini": ega_coco.coco(options.data, runs / "coco", options.folds)}
-        figures = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps({**dict.fromkeys(KEYS), **figures, **measured}, indent=1) + "\n")
+        add_figures(path, measured, KEYS)
     figures = json.loads(path.read_text())
     report(figures)
     print(json.dumps(figures))

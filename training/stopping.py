@@ -65,8 +65,8 @@ def graceful_stop() -> Iterator[Stop]:
     try:
         yield stop
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for caught, handler in previous.items():
+            signal.signal(caught, handler)
 
 
 def leave_signals_to_parent(_worker: int = 0) -> None:

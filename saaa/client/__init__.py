@@ -4,32 +4,23 @@ Needs only grpc, NumPy and the generated stubs; nothing else of saaa is imported
 """
 
 from saaa.client.aio import AsyncClient
+from saaa.client.attributions import Attribution, Concept, Faithfulness, Node, Prediction, Region, WordTarget
 from saaa.client.client import Client
 from saaa.client.credentials import tls
 from saaa.client.errors import RequestInvalid, RpcFailed, Violation
 from saaa.client.many import Item, Outcome
+from saaa.client.models import AttributionMethod, Execution, Limits, Model
 from saaa.client.rating import RecordedRating, RelevanceRating
 from saaa.client.request import AnalyzeOptions, SamplingOptions
 from saaa.client.results import (
     Analysis,
-    Attribution,
-    AttributionMethod,
     Caption,
     CaptionWord,
-    Concept,
-    Execution,
-    Faithfulness,
     Graph,
     GraphObject,
     GraphRelationship,
-    Limits,
-    Model,
     ModelProvenance,
-    Node,
-    Prediction,
     Provenance,
-    Region,
-    WordTarget,
 )
 
 __all__ = [

@@ -12,6 +12,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from saaa.client import convert
+from saaa.client.attributions import Attribution
 from saaa.client.channel import (
     CHANNEL_OPTIONS,
     DEFAULT_TIMEOUT_S,
@@ -25,9 +26,10 @@ from saaa.client.channel import (
 from saaa.client.credentials import Bearer
 from saaa.client.errors import RequestInvalid, RpcFailed
 from saaa.client.many import Exchange, Item, Outcome
+from saaa.client.models import Model
 from saaa.client.rating import RecordedRating, RelevanceRating, rating_request, recorded_rating
 from saaa.client.request import AnalyzeOptions, Image, analyze_request
-from saaa.client.results import Analysis, Attribution, Model
+from saaa.client.results import Analysis
 from saaa.client.upload import must_upload, upload_pieces
 from saaa.v1 import analysis_pb2 as pb
 from saaa.v1.analysis_pb2_grpc import AnalysisServiceStub

@@ -8,32 +8,30 @@ from typing import cast
 
 import numpy as np
 
-from saaa.client.results import (
-    Analysis,
+from saaa.client.attributions import (
     Attribution,
-    AttributionMethod,
-    Caption,
-    CaptionWord,
     Concept,
-    Execution,
     Faithfulness,
-    Graph,
-    GraphObject,
-    GraphRelationship,
-    GraphSource,
-    Limits,
     Measure,
-    Model,
-    ModelKind,
-    ModelProvenance,
     Node,
     NodeKind,
     Prediction,
-    Provenance,
     Region,
     ScoreDefinition,
     TargetKind,
     WordTarget,
+)
+from saaa.client.models import AttributionMethod, Execution, Limits, Model, ModelKind
+from saaa.client.results import (
+    Analysis,
+    Caption,
+    CaptionWord,
+    Graph,
+    GraphObject,
+    GraphRelationship,
+    GraphSource,
+    ModelProvenance,
+    Provenance,
 )
 from saaa.v1 import analysis_pb2 as pb
 

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from saaa.client.attributions import Attribution, Node, NodeKind, Prediction, WordTarget
 from saaa.client.errors import RequestInvalid
 from saaa.client.request import NODE_KINDS, Image, graph_message, node_message, put_number
-from saaa.client.results import Analysis, Attribution, ModelProvenance, Node, NodeKind, Prediction, WordTarget
+from saaa.client.results import Analysis, ModelProvenance
 from saaa.v1 import analysis_pb2 as pb
 from saaa.v1 import feedback_pb2 as feedback
 

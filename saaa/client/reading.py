@@ -7,22 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from saaa.client.attributions import Attribution, Concept, Faithfulness, Node, Prediction, Region, WordTarget
 from saaa.client.results import (
     Analysis,
-    Attribution,
     Caption,
     CaptionWord,
-    Concept,
-    Faithfulness,
     Graph,
     GraphObject,
     GraphRelationship,
     ModelProvenance,
-    Node,
-    Prediction,
     Provenance,
-    Region,
-    WordTarget,
 )
 
 

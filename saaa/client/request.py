@@ -9,8 +9,8 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 
+from saaa.client.attributions import Node
 from saaa.client.errors import RequestInvalid
-from saaa.client.results import Node
 from saaa.v1 import analysis_pb2 as pb
 
 Image = bytes | str | os.PathLike[str]

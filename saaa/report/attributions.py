@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from saaa.client.results import Analysis, Attribution, Concept, Node, Prediction
+from saaa.client.attributions import Attribution, Concept, Node, Prediction
+from saaa.client.results import Analysis
 from saaa.report import markup
 from saaa.report.nodes import NodeStyle, node_styles
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from saaa.client.results import Attribution, Model, Prediction
+from saaa.client.attributions import Attribution, Prediction
+from saaa.client.models import Model
 from saaa.report import colors, markup
 from saaa.report.attributions import faithfulness_note
 from saaa.report.heatmap import Scale, draw_overlay

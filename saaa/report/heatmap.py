@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from saaa.client.results import Attribution, Region
+from saaa.client.attributions import Attribution, Region
 from saaa.report import colors
 from saaa.report.attributions import faithfulness_note, target_note
 from saaa.report.text import font, shorten

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from saaa.client.results import CaptionWord, Graph, Node
+from saaa.client.attributions import Node
+from saaa.client.results import CaptionWord, Graph
 from saaa.report import colors
 from saaa.report.colors import Color
 

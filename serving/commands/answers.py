@@ -9,9 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from saaa.client.models import Model
 from saaa.client.reading import read_analysis
 from saaa.client.request import AnalyzeOptions
-from saaa.client.results import Analysis, Model
+from saaa.client.results import Analysis
 from saaa.errors import OptionInvalid
 
 FILE_NAME = "answers.jsonl"

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from saaa.client import Client, Item
 from saaa.client.errors import RequestInvalid, RpcFailed
+from saaa.client.models import Model
 from saaa.client.request import AnalyzeOptions
-from saaa.client.results import Analysis, Model
+from saaa.client.results import Analysis
 from saaa.errors import BackendUnavailable, OptionInvalid
 from saaa.report import ReportEntry, write_report
 from saaa.report.attributions import faithfulness_note

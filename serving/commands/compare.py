@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from saaa.client import Client
+from saaa.client.models import Model
 from saaa.client.request import AnalyzeOptions
-from saaa.client.results import Model
 from saaa.errors import ImageRejected, OptionInvalid
 from saaa.images import decode
 from saaa.report.comparison import Answer, compared, comparison_page, difference, points, titles

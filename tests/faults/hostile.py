@@ -23,7 +23,7 @@ from saaa.v1 import feedback_pb2
 from serving.contract.oip import open_inference_pb2 as oip
 from serving.contract.reflection import V1_NAME
 from serving.contract.upload import MAX_CHUNK
-from tests.saaa.test_images import chunk, photo, png, save, tiff
+from tests.saaa.pictures import chunk, photo, png, save, tiff
 from tests.serving.contract.test_feedback import request as rating
 from tests.serving.pixel_backend import link, thing
 

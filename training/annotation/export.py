@@ -23,7 +23,7 @@ from PIL import Image
 from saaa.annotations import AnswerRejected, Unit
 from saaa.annotations.content import ARTICLES, clean
 from saaa.annotations.ratings import check_image
-from saaa.client.results import Region
+from saaa.client.attributions import Region
 from saaa.errors import DataError, ImageRejected
 from saaa.images import decode
 from training.annotation.config import ExportConfig

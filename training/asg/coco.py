@@ -11,7 +11,6 @@ An image's id is its file name without the ending.
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -29,6 +28,7 @@ from training.asg.factual import measure, read_rows, table
 from training.asg.grounding import Instance, Lost, ground, whole_box
 from training.asg.lemmas import words
 from training.asg.phrases import parse
+from training.files import whole_folder
 
 REPORT = "asg.json"
 NAMED = 30
@@ -210,10 +210,7 @@ def _check_output(folder: Path) -> None:
 
 def _write(config: AsgCocoConfig, graphs: Graphs, splits: Mapping[str, Sequence[str]], report: Any) -> None:
     """Write everything aside, then put it in place."""
-    folder = config.output_dir.resolve()
-    aside = folder.with_name(f".{folder.name}.partial")
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
+    with whole_folder(config.output_dir) as aside:
         notes = aside / "annotations"
         (notes / "regionfiles").mkdir(parents=True)
         (notes / "public_split").mkdir()
@@ -230,12 +227,6 @@ def _write(config: AsgCocoConfig, graphs: Graphs, splits: Mapping[str, Sequence[
         np.save(notes / "int2word.npy", np.array(vocabulary.words))
         _dump(notes / "word2int.json", vocabulary.ids)
         _dump(aside / REPORT, report)
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
-    except OSError as error:
-        raise DataError(f"{config.output_dir} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _vocabulary(graphs: Graphs, splits: Mapping[str, Sequence[str]], min_count: int) -> Vocabulary:

@@ -10,12 +10,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import h5py
+import h5py  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from saaa.client.results import Region
+from saaa.client.attributions import Region
 from saaa.errors import ImageRejected
 from saaa.images import decode
 from saaa.report import colors, markup

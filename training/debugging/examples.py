@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from saaa.client.results import Region
+from saaa.client.attributions import Region
 from saaa.images import decode, fit
 from saaa.runtime.executor import Executor
 from saaa.work import AUTO_METHOD, ExplainOptions, Work, WorkBatch, WorkItem

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saaa.annotations.readers import DESCRIPTION, RATING, TYPE
-from saaa.client.results import Region
+from saaa.client.attributions import Region
 from saaa.errors import DataError
 from saaa.report.heatmap import spread
 from training.annotation.export import TASKS, open_run

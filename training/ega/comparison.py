@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 
-from saaa.client import results
+from saaa.client import Caption, CaptionWord, Graph, GraphObject, GraphRelationship, Node
 from saaa.images import decode
 from saaa.report import markup
 from saaa.report.graph import annotate
@@ -141,11 +141,11 @@ def _column(kind: str, along: Along, image: Image.Image) -> str:
     )
 
 
-def _graph(graph: SceneGraph) -> results.Graph:
+def _graph(graph: SceneGraph) -> Graph:
     """As the report's drawings take it."""
-    return results.Graph(
+    return Graph(
         objects=tuple(
-            results.GraphObject(
+            GraphObject(
                 id=thing.id,
                 name=thing.name,
                 attributes=thing.attributes,
@@ -157,22 +157,22 @@ def _graph(graph: SceneGraph) -> results.Graph:
             for thing in graph.objects
         ),
         relationships=tuple(
-            results.GraphRelationship(id=link.id, subject_id=link.subject_id, object_id=link.object_id, name=link.name)
+            GraphRelationship(id=link.id, subject_id=link.subject_id, object_id=link.object_id, name=link.name)
             for link in graph.relationships
         ),
     )
 
 
-def _nodes(graph: SceneGraph) -> tuple[results.Node, ...]:
+def _nodes(graph: SceneGraph) -> tuple[Node, ...]:
     return tuple(
-        results.Node(kind=_KINDS[node.kind], id=node.id, attribute_index=node.attribute_index, name=node.name)
+        Node(kind=_KINDS[node.kind], id=node.id, attribute_index=node.attribute_index, name=node.name)
         for node in graph.nodes()
     )
 
 
-def _caption(caption: CaptionResult) -> results.Caption:
+def _caption(caption: CaptionResult) -> Caption:
     words = tuple(
-        results.CaptionWord(text=word, log_probability=float(chance), node_weights=weights)
+        CaptionWord(text=word, log_probability=float(chance), node_weights=weights)
         for word, chance, weights in zip(caption.words, caption.log_probabilities, caption.node_weights, strict=True)
     )
-    return results.Caption(text=" ".join(caption.words), words=words, log_probability=caption.log_probability)
+    return Caption(text=" ".join(caption.words), words=words, log_probability=caption.log_probability)

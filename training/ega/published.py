@@ -13,7 +13,6 @@ An image's name is its id with ".jpg"; a "/" of an id is "_" in file names.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from saaa.errors import DataError, SceneGraphError
 from saaa.models.captioner.vocabulary import Vocabulary
 from saaa.scene_graph import SceneGraph
 from training.ega.names import read_names
+from training.files import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class AnnotationFolder:
         vocabulary = Vocabulary(tuple(str(word) for word in read_names(path).reshape(-1)))
         inverse = self.folder / "word2int.json"
         if inverse.exists():
-            ids = _read_json(inverse)
+            ids = read_json(inverse)
             wrong = [w for w, i in vocabulary.ids.items() if ids.get(w) != i]
             if wrong or len(ids) != len(vocabulary):
                 what = f"the word {wrong[0]!r}" if wrong else "the number of words"
@@ -130,7 +130,7 @@ class AnnotationFolder:
         if pairs.ndim != 2 or pairs.shape[1] != 2:
             raise DataError(f"{pairs_file} must hold (image_id, region_id) pairs, not shape {pairs.shape}.")
         captions_file = self.folder / f"cleaned_{split}_region_descriptions.json"
-        captions = _read_json(captions_file) if captions_file.exists() else None
+        captions = read_json(captions_file) if captions_file.exists() else None
         files: dict[str, dict[str, Any]] = {}
         unreadable: dict[str, str] = {}
         regions: list[Region] = []
@@ -138,7 +138,7 @@ class AnnotationFolder:
             name = f"region {region_id} of image {image}"
             if image not in files:
                 try:
-                    files[image] = _read_json(self.folder / "regionfiles" / f"{image.replace('/', '_')}.json")
+                    files[image] = read_json(self.folder / "regionfiles" / f"{image.replace('/', '_')}.json")
                 except DataError as error:
                     files[image], unreadable[image] = {}, error.message
             if region_id not in files[image]:
@@ -215,15 +215,3 @@ def _phrase(region: Any) -> tuple[str, ...]:
     """What people say of a region, if it is there."""
     phrase = region.get("phrase") if isinstance(region, dict) else None
     return (phrase,) if isinstance(phrase, str) and phrase.strip() else ()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"There is no file {path}.") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} must hold a JSON object.")
-    return content

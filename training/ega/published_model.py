@@ -6,13 +6,13 @@ value of the model that is built here, or is named as ignored.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from saaa.errors import DataError, OptionInvalid
+from training.files import read_json
 from training.options import check
 
 IMAGE, GRAPH, DECODER = "mp_encoder", "attn_encoder", "decoder"
@@ -174,7 +174,7 @@ def read_model(path: Path) -> Model:
         OptionInvalid: it describes another model than this captioner, or a value is impossible.
         DataError: it cannot be read, or is not laid out as published.
     """
-    content = read_json(path)
+    content = read_prepared(path)
     parts = content.get("subcfgs")
     if not isinstance(parts, dict) or set(parts) != {IMAGE, GRAPH, DECODER}:
         raise OptionInvalid(
@@ -246,18 +246,10 @@ def _fits(value: Any, like: Any) -> bool:
     return type(value) is type(like)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+def read_prepared(path: Path) -> dict[str, Any]:
+    """The object in a JSON file that `saaa-train ega prepare` writes.
 
     Raises:
         DataError: there is no such file, or something else is in it.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"There is no file {path}; saaa-train ega prepare writes it.") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} must hold a JSON object.")
-    return content
+    return read_json(path, advice="saaa-train ega prepare writes it")

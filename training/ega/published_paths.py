@@ -12,7 +12,7 @@ import numpy as np
 from saaa.errors import DataError
 from training.ega.names import read_names
 from training.ega.published_config import PrepareConfig
-from training.ega.published_model import model_content, read_json
+from training.ega.published_model import model_content, read_prepared
 from training.features.layout import GLOBAL, REGIONS, global_file
 from training.files import write_json
 
@@ -45,7 +45,7 @@ def read_paths(path: Path, splits: Sequence[str]) -> Paths:
     Raises:
         DataError: it cannot be read, lacks a key or a split, or a file does not lie as published.
     """
-    content = read_json(path)
+    content = read_prepared(path)
     one = ("output_dir", "word2int_file", "int2word_file")
     each = ("mp_ft_file", "name_file", "region_anno_dir", "obj_ft_dir")
     for key in (*one, *each):

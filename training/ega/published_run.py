@@ -23,7 +23,7 @@ from training.ega.checkpoints import load_captioner
 from training.ega.config import EgaConfig
 from training.ega.metrics import score
 from training.ega.published_config import PublishedConfig
-from training.ega.published_model import Model, read_json, read_model
+from training.ega.published_model import Model, read_model, read_prepared
 from training.ega.published_paths import Paths, read_paths
 from training.ega.train import train
 from training.features.layout import GLOBAL, REGIONS, RUN, global_file
@@ -107,7 +107,7 @@ def _backbone(paths: Paths) -> dict[str, Any]:
     root = _features(paths, TRAIN)
     if root is None or not (root / RUN).is_file():
         return {}
-    made = read_json(root / RUN).get("identity")
+    made = read_prepared(root / RUN).get("identity")
     if not isinstance(made, dict):
         raise DataError(f"{root / RUN} is not of saaa-train features; remove it if the features are not, either.")
     names = {"architecture": "model", **{name: name for name in ("grid", "input_size", "resize", "crop_fraction")}}
@@ -132,7 +132,7 @@ def make_cache(model: Model, paths: Paths, splits: Iterable[str]) -> None:
         DataError: see `training.pack.job.pack`; or the features are of other sizes than model.json says.
     """
     cache = paths.output_dir / "cache"
-    made: dict[str, Any] = read_json(cache / MADE) if (cache / MADE).is_file() else {}
+    made: dict[str, Any] = read_prepared(cache / MADE) if (cache / MADE).is_file() else {}
     for split in splits:
         source = _source(model, paths, split)
         if made.get(split) != source or not (cache / split / HEAD).is_file():

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from saaa.attribution import attribute
-from saaa.client.results import Region
+from saaa.client.attributions import Region
 from saaa.errors import AttributionFailed
 from saaa.models.classifier import Classifier
 from saaa.report import colors

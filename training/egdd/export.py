@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import h5py
+import h5py  # type: ignore[import-untyped]
 import numpy as np
 
 from saaa.errors import DataError

@@ -7,6 +7,8 @@ or, under --global_pool, the mean of the patch tokens, normalised after the mean
 
 from __future__ import annotations
 
+from typing import cast
+
 import timm
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
@@ -21,6 +23,9 @@ MAE_MODELS = {
     "vit_huge_patch14": "vit_huge_patch14_224",
 }
 """MAE's name -> timm's name; timm's number is a default that the input size overrides."""
+
+Channels = tuple[float, float, float]
+"""A value each for red, green and blue."""
 
 
 def build_classifier(config: EgddConfig, classes: tuple[str, ...]) -> Classifier:
@@ -72,8 +77,8 @@ def classifier_config(config: EgddConfig, classes: tuple[str, ...]) -> Classifie
         input_size=config.input_size,
         resize=config.resize,
         crop_fraction=config.evaluation_crop,
-        mean=mean,
-        std=std,
+        mean=cast("Channels", mean),
+        std=cast("Channels", std),
     )
 
 

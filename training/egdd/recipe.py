@@ -12,7 +12,7 @@ import torch
 from timm.data.mixup import Mixup
 from timm.loss.cross_entropy import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.models.vision_transformer import VisionTransformer
-from timm.optim import param_groups_layer_decay
+from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor, nn
 
@@ -74,9 +74,10 @@ def build_schedule(config: EgddConfig, optimizer: torch.optim.Optimizer) -> Cosi
     """
     return CosineLRScheduler(
         optimizer,
-        t_initial=config.epochs - config.warmup_epochs,
+        # timm's annotations know whole epochs only; its arithmetic takes parts of them.
+        t_initial=config.epochs - config.warmup_epochs,  # type: ignore[arg-type]
         lr_min=config.min_lr,
-        warmup_t=config.warmup_epochs,
+        warmup_t=config.warmup_epochs,  # type: ignore[arg-type]
         warmup_lr_init=0.0,
         warmup_prefix=True,
         cycle_decay=0.5,  # of a second cosine, which never begins; at 1 timm warns of cosines over one epoch
@@ -106,7 +107,7 @@ def build_mixing(config: EgddConfig, classes: int) -> Mixing:
                 "pixels; give shares at least a pixel apart.",
                 field="cutmix_minmax",
             )
-        mix = Mixup(
+        mix = Mixup(  # type: ignore[no-untyped-call]
             mixup_alpha=config.mixup,
             cutmix_alpha=config.cutmix,
             cutmix_minmax=config.cutmix_minmax,
@@ -116,9 +117,9 @@ def build_mixing(config: EgddConfig, classes: int) -> Mixing:
             label_smoothing=config.smoothing,
             num_classes=classes,
         )
-        return Mixing(mix, SoftTargetCrossEntropy())
+        return Mixing(mix, SoftTargetCrossEntropy())  # type: ignore[no-untyped-call]
     if config.smoothing > 0:
-        return Mixing(None, LabelSmoothingCrossEntropy(config.smoothing))
+        return Mixing(None, LabelSmoothingCrossEntropy(config.smoothing))  # type: ignore[no-untyped-call]
     return Mixing(None, nn.CrossEntropyLoss())
 
 

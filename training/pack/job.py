@@ -8,9 +8,7 @@ pack.json: graphs and captions that were cut, words outside the vocabulary, boxe
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -26,6 +24,7 @@ from training.ega.noticed import noticed, read_text
 from training.ega.published import AnnotationFolder, Region, Skipped
 from training.features.layout import GLOBAL, RUN, BoxKey, ImageFeatures, read_global, read_image
 from training.features.layout import REGIONS as REGION_FEATURES
+from training.files import whole_folder
 from training.pack.config import PackConfig
 from training.pack.layout import ARRAYS, FEATURES, FORMAT, HEAD, REGIONS, SKIPPED, WORDS
 from training.pack.moments import Moments
@@ -46,28 +45,17 @@ def pack(config: PackConfig) -> dict[str, Any]:
         raise DataError(f"{notes.folder} has no {unknown[0]}; it has {', '.join(there) or 'none'}.")
     reports = {}
     for split in config.splits or there:
-        with _replacing(config.output_dir / split) as folder:
-            reports[split] = _pack_split(config, notes, split, vocabulary, folder)
-        print(f"{config.output_dir / split}: {_summary(reports[split])}")
+        folder = config.output_dir / split
+        _check_output(folder)
+        with whole_folder(folder) as aside:
+            reports[split] = _pack_split(config, notes, split, vocabulary, aside)
+        print(f"{folder}: {_summary(reports[split])}")
     return reports
 
 
-@contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """A folder to write to, which becomes `folder` at the end; on an error what was there stays."""
-    aside = folder.with_name(f".{folder.name}.partial")
+def _check_output(folder: Path) -> None:
     if folder.exists() and not (folder / HEAD).is_file():
         raise DataError(f"{folder} holds something else; give another --output_dir.")
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        yield aside
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 @dataclass

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ import PIL
 from PIL import Image
 
 from saaa.errors import DataError
+from training.files import whole_folder
 from training.progress import progress
 from training.scenes.classes import evidence_of
 from training.scenes.config import CONFOUNDED_SPLITS, ScenesConfig, confound_cue
@@ -74,18 +74,9 @@ def run(config: ScenesConfig) -> Summary:
         counts = {key: found[key] for key in ("images", "regions", "words", "digest")}
         summary = Summary(output_dir=config.output_dir, seconds=perf_counter() - started, reused=True, **counts)
     else:
-        partial = folder.with_name(f".{folder.name}.partial")
-        try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            counts = _write_world(config, partial)
-            _dump(partial / "world.json", {**wanted, **counts})
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
-        except OSError as error:
-            raise DataError(f"cannot write the world to {config.output_dir}: {error.strerror or error}") from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        with whole_folder(config.output_dir) as aside:
+            counts = _write_world(config, aside)
+            _dump(aside / "world.json", {**wanted, **counts})
         summary = Summary(output_dir=config.output_dir, seconds=perf_counter() - started, reused=False, **counts)
     verb = "reused" if summary.reused else "made"
     print(

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saaa.client.results import Analysis, Attribution, Concept, Faithfulness, Prediction, Region, WordTarget
+from saaa.client.attributions import Attribution, Concept, Faithfulness, Prediction, Region, WordTarget
+from saaa.client.results import Analysis
 from saaa.report import ReportEntry, draw_attribution, write_report
 from saaa.report.attributions import faithfulness_note, target_note
-from tests.saaa.report.test_report import Markup, analysis, photo, png
+from tests.saaa.report.example import Markup, analysis, photo, png
 
 WHOLE = Region(x=0, y=0, width=160, height=160)
 BASE = analysis()

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from saaa.client.results import Attribution, Limits, Model, Prediction, Region
+from saaa.client.attributions import Attribution, Prediction, Region
+from saaa.client.models import Limits, Model
 from saaa.report.comparison import Answer, compared, comparison_page, difference, points, titles
 from saaa.report.heatmap import PANEL, Scale, draw_attribution, draw_overlay
 

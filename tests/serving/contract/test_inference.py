@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -21,17 +20,6 @@ from serving.settings import RequestLimits
 from tests.serving.pixel_backend import CLASSES, CLASSIFIER, Caller, PixelBackend, calling, photo, plain, refusal
 
 RED, BLUE = photo((200, 20, 20)), photo((20, 20, 200), (40, 40))
-
-
-@pytest.fixture
-def backend() -> PixelBackend:
-    return PixelBackend()
-
-
-@pytest.fixture
-async def caller(backend: PixelBackend) -> AsyncIterator[Caller]:
-    async with calling(backend) as caller:
-        yield caller
 
 
 def stub(caller: Caller) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -148,22 +148,27 @@ async def test_no_more_is_read_than_may_be_in_flight(monkeypatch: pytest.MonkeyP
         assert taken == 40
 
 
-async def test_a_caller_who_takes_no_answers_holds_up_his_stream_only() -> None:
-    backend = PixelBackend()
+async def test_a_caller_who_takes_no_answers_holds_up_his_stream_only(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = RequestLimits(max_stream_in_flight=2)
-    sent = 0
+    # How many answers gRPC takes before it makes the service wait is its own affair: held are those it has not taken.
+    held: list[int] = []
+    take = base._taken
 
-    async def items() -> AsyncIterator[pb.AnalyzeStreamRequest]:
-        nonlocal sent
-        for number in range(300):
-            sent += 1
-            # An echoed id makes the answers large.
-            yield pb.AnalyzeStreamRequest(item_id=f"{number}-" + "x" * 2**20, request=item(number).request)
+    async def counted(call: base.Call) -> None:
+        await take(call)
+        held.append(call.received - call.sent)
 
-    async with calling(backend, limits=limits) as caller:
-        stream = caller.stub.AnalyzeStream(items(), timeout=30)
-        await asyncio.sleep(1.0)
-        assert sent < 60
+    monkeypatch.setattr(base, "_taken", counted)
+    async with calling(PixelBackend(), limits=limits) as caller:
+        # An echoed id makes the answers large.
+        stream = caller.stub.AnalyzeStream((item(f"{number}-" + "x" * 2**20) for number in range(300)), timeout=60)
+        read = 0
+        async with asyncio.timeout(30):
+            while not held or read < len(held):
+                read = len(held)
+                await asyncio.sleep(1.0)
+        assert max(held) == 2
+        assert read < 300
         assert (await caller.analyze(outputs=PREDICT)).predictions
         stream.cancel()
 

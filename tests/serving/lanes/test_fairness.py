@@ -16,7 +16,7 @@ from saaa.work import ItemResult, WorkItem
 from serving.lanes.fairness import Backlog, FairQueue, Flow, Priority
 from serving.lanes.lanes import ANYBODY, Lane
 from serving.settings import LaneSettings
-from tests.serving.lanes.test_lanes import KEY, Bench, ask, picture, until
+from tests.serving.lanes.bench import KEY, Bench, ask, picture, until
 from tests.serving.virtual_time import in_virtual_time, run
 
 FEW = settings(max_examples=50, deadline=None)

@@ -14,7 +14,7 @@ from saaa.work import ItemResult, WorkBatch
 from serving.lanes.fairness import Priority
 from serving.lanes.lanes import Lane
 from serving.settings import LaneSettings
-from tests.serving.lanes.test_lanes import answer, ask
+from tests.serving.lanes.bench import answer, ask
 from tests.serving.virtual_time import in_virtual_time
 
 CALLERS, WARM_S, OVERLOAD_S = 16, 16.0, 60.0

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saaa.client.results import Region
+from saaa.client.attributions import Region
 from tests.training.attribute.conftest import TORN
 from training.attribute import AttributeConfig, run
 from training.attribute.gallery import choose, confidence, mistaken, overlay
