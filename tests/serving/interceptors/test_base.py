@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from saaa.errors import LaneFull
-from serving.interceptors.base import Call, CallInterceptor, current_call
+from serving.interceptors.base import Call, CallInterceptor, Chain, Proceed, current_call
 from serving.interceptors.errors import ErrorInterceptor
 
 KINDS = ("unary", "client_stream", "server_stream", "bidi_stream")
@@ -28,13 +28,12 @@ class Trace(CallInterceptor):
         self._log = log
         self._calls = calls
 
-    @contextlib.asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
+    async def around(self, call: Call, proceed: Proceed) -> None:
         assert current_call() is call
         self._calls.append(call)
         self._log.append(f"into {self._name}")
         try:
-            yield
+            await proceed()
         except BaseException as error:
             self._log.append(f"{type(error).__name__} through {self._name}")
             raise
@@ -132,7 +131,7 @@ async def talk() -> AsyncIterator[Talk]:
     log: list[str] = []
     calls: list[Call] = []
     chain = [Trace("outer", log, calls), ErrorInterceptor(), Trace("inner", log, calls)]
-    server = grpc.aio.server(interceptors=chain)
+    server = grpc.aio.server(interceptors=[Chain(chain, message_s=60)])
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("talk.Talk", handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
