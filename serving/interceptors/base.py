@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -165,8 +165,11 @@ class Chain(grpc.aio.ServerInterceptor):
 
     async def _only(self, call: Call) -> Any:
         # Read, not iterated over: an iterator that is left before its end costs a task of its own to close.
+        left = call.context.time_remaining()
+        # At the caller's deadline gRPC ends the call by itself.
+        seconds = self._message_s if left is None or left > self._message_s else None
         try:
-            async with asyncio.timeout(self._message_s):
+            async with asyncio.timeout(seconds):
                 message = await call.context.read()
         except TimeoutError:
             raise DeadlineExceeded(f"The message did not come within {self._message_s:g} s; send it faster.") from None
@@ -223,7 +226,7 @@ def _enter(method: str, kind: Kind, context: Context) -> Call:
     call = Call(method=method, kind=kind, metadata=metadata, context=counting, request_id="")
     named = call.header(REQUEST_ID_KEY) or ""
     sane = 0 < len(named) <= MAX_REQUEST_ID and named.isascii() and named.isprintable()
-    call.request_id = named if sane else uuid.uuid4().hex
+    call.request_id = named if sane else secrets.token_hex(16)
     _CURRENT.set(call)
     return call
 
