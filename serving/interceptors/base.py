@@ -1,6 +1,6 @@
 """The chain's common part: a call as every interceptor sees it, and one method to override.
 
-Outermost first, the facade's chain is: metrics, tracing, error mapping, stopping, authentication, limits, handler.
+Outermost first, it is: metrics, logs, tracing, error mapping, stopping, authentication, limits, handler.
 All of them, and whatever runs below them, see the same `Call`.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -151,12 +151,12 @@ class Chain(grpc.aio.ServerInterceptor):
 
             await self._through(call, handle)
 
-        make, behaviour = (
-            (grpc.stream_stream_rpc_method_handler, stream)
-            if handler.response_streaming
-            else (grpc.stream_unary_rpc_method_handler, answer)
-        )
-        return make(behaviour, handler.request_deserializer, handler.response_serializer)
+        # Always as a stream of requests, for gRPC reads a single one before it calls.
+        make: Any = grpc.stream_unary_rpc_method_handler
+        if handler.response_streaming:
+            make = grpc.stream_stream_rpc_method_handler
+        behaviour = stream if handler.response_streaming else answer
+        return cast(Handler, make(behaviour, handler.request_deserializer, handler.response_serializer))
 
     async def _through(self, call: Call, handle: Proceed) -> None:
         for interceptor in self._inwards:
@@ -165,11 +165,8 @@ class Chain(grpc.aio.ServerInterceptor):
 
     async def _only(self, call: Call) -> Any:
         # Read, not iterated over: an iterator that is left before its end costs a task of its own to close.
-        left = call.context.time_remaining()
-        # At the caller's deadline gRPC ends the call by itself.
-        seconds = self._message_s if left is None or left > self._message_s else None
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(self._message_s):
                 message = await call.context.read()
         except TimeoutError:
             raise DeadlineExceeded(f"The message did not come within {self._message_s:g} s; send it faster.") from None

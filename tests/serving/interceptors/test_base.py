@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -225,6 +226,28 @@ async def test_calls_at_once_do_not_see_each_other(talk: Talk) -> None:
     asked = [talk.ask("bidi_stream", b"a", b"b", metadata=(("x-request-id", f"n{number}"),)) for number in range(20)]
     await asyncio.gather(*asked)
     assert sorted(talk.service.ids) == sorted([f"n{number}" for number in range(20)] * 2)
+
+
+async def test_what_is_around_a_handler_is_made_once_and_anew_for_another_handler() -> None:
+    async def say(request: bytes, context: Any) -> bytes:
+        return request
+
+    async def nobody(details: Any) -> None:
+        return None
+
+    chain, details = Chain([], message_s=60), SimpleNamespace(method="/talk.Talk/say")
+    handlers = [grpc.unary_unary_rpc_method_handler(say) for _ in range(2)]
+
+    async def wrapped(handler: Any) -> Any:
+        async def find(details: Any) -> Any:
+            return handler
+
+        return await chain.intercept_service(find, details)
+
+    first = await wrapped(handlers[0])
+    assert first is await wrapped(handlers[0])
+    assert first is not await wrapped(handlers[1])
+    assert await chain.intercept_service(nobody, details) is None
 
 
 async def test_a_method_that_nobody_serves_stays_so(talk: Talk) -> None:
