@@ -23,7 +23,8 @@ from serving.contract.inference import INFERENCE_NAME, InferenceService
 from serving.contract.oip import open_inference_pb2_grpc
 from serving.contract.reflection import add_reflection
 from serving.contract.service import SERVICE_NAME, AnalysisService
-from serving.interceptors.authentication import AuthenticationInterceptor, ReadLate
+from serving.interceptors.authentication import AuthenticationInterceptor
+from serving.interceptors.base import Chain
 from serving.interceptors.errors import ErrorInterceptor
 from serving.interceptors.limits import LimitsInterceptor
 from serving.interceptors.stopping import StoppingInterceptor
@@ -173,15 +174,15 @@ class Facade:
         most = self._settings.max_message_bytes
         security = self._settings.security
         self._stopping = asyncio.get_running_loop().create_future()
+        interceptors = (
+            *self._telemetry.interceptors,
+            ErrorInterceptor(),
+            StoppingInterceptor(self._stopping),
+            AuthenticationInterceptor(gate),
+            LimitsInterceptor(security),
+        )
         server = grpc.aio.server(
-            interceptors=[
-                *self._telemetry.interceptors,
-                ErrorInterceptor(),
-                StoppingInterceptor(self._stopping),
-                AuthenticationInterceptor(gate),
-                LimitsInterceptor(security),
-                ReadLate(self._settings.default_deadline_s),
-            ],
+            interceptors=[Chain(interceptors, self._settings.default_deadline_s)],
             options=[
                 ("grpc.max_receive_message_length", most),
                 ("grpc.max_send_message_length", most),

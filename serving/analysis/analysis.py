@@ -229,7 +229,7 @@ class Analysis:
             model = part.model
             key = BatchKey(model=model.name, version=model.version, work=part.work, explain=part.options)
             lane = self._lanes[part.work]
-            if plan.graph is None:
+            if plan.graph is None and plan.caption is not None:
                 cost = lane.estimate(key, part.cost_forwards)
                 before = lane.expected_wait(flow, cost) + cost
             place = places.enter_context(lane.admit(key, deadline, flow=flow, work=part.cost_forwards))

@@ -53,7 +53,7 @@ def options_read(options: ExplainOptions, objects: int) -> tuple[str, ...]:
 
 def class_targets(classes: tuple[str, ...], classifier: ModelInfo | None, violations: Violations) -> tuple[int, ...]:
     """The indices of the classes to explain."""
-    if classifier is None:
+    if classifier is None or not classes:
         return ()
     indices = {label: index for index, label in enumerate(classifier.classes)}
     targets: list[int] = []
@@ -187,7 +187,7 @@ def _method(
     wanted: str, model: ModelInfo, kinds: set[TargetKind], field: str, violations: Violations
 ) -> MethodInfo | None:
     """The model's method of that name, or its first that explains these kinds of targets."""
-    able = [method for method in model.methods if kinds <= set(method.targets)]
+    able = [method for method in model.methods if kinds.issubset(method.targets)]
     for method in able:
         if wanted in (AUTO_METHOD, method.name):
             return method

@@ -290,6 +290,8 @@ def _check_text(request: AnalysisRequest, captioner: ModelInfo | None, violation
 def _check_caption_wishes(request: AnalysisRequest, outputs: frozenset[Output], violations: Violations) -> None:
     """What is wanted of a caption must not be dropped in silence."""
     targets = request.caption_targets
+    if request.text is None and not targets:
+        return
     wishes = {
         "caption.text": (request.text is not None, {Output.CAPTIONS}),
         "attribution.words": (bool(targets.words), {Output.CAPTIONS, Output.ATTRIBUTIONS}),

@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
-
-import grpc
 
 from saaa.errors import SaaaError
-from serving.interceptors.base import Call, CallInterceptor, read_late
+from serving.interceptors.base import Call, CallInterceptor, Proceed
 from serving.security import scopes
 from serving.security.gate import AUTHORIZATION, Gate, by_connection
 
 log = logging.getLogger(__name__)
-
-
-class ReadLate(grpc.aio.ServerInterceptor):
-    """The innermost of the chain: what is around it runs before a call's message is read.
-
-    Args:
-        seconds: until the message must be there.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Let the handler read for itself."""
-        handler = await continuation(handler_call_details)
-        return handler and read_late(handler, self._seconds)
 
 
 class AuthenticationInterceptor(CallInterceptor):
@@ -47,8 +22,7 @@ class AuthenticationInterceptor(CallInterceptor):
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
 
-    @contextlib.asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
+    async def around(self, call: Call, proceed: Proceed) -> None:
         """Find out who calls; health and liveness are open to anybody.
 
         Raises:
@@ -65,7 +39,7 @@ class AuthenticationInterceptor(CallInterceptor):
             log.info("refused %s by %s (%s): %s", call.method, caller.name, call.request_id, error.reason)
             raise
         call.caller = caller.name
-        yield
+        await proceed()
 
 
 def _authorization(call: Call) -> str | None:

@@ -1,19 +1,20 @@
 """The chain's common part: a call as every interceptor sees it, and one method to override.
 
-Outermost first, the facade's chain is: metrics, tracing, error mapping, stopping, authentication, limits, handler.
-Whichever is outermost makes the `Call`; all others, and whatever runs below them, see the same one.
+Outermost first, it is: metrics, logs, tracing, error mapping, stopping, authentication, limits, handler.
+All of them, and whatever runs below them, see the same `Call`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeAlias, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -21,6 +22,7 @@ from google.protobuf.message import DecodeError
 from saaa.errors import DeadlineExceeded, InvalidInput
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Kind = Literal["unary", "client_stream", "server_stream", "bidi_stream"]
 
 CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie"})
@@ -69,43 +71,77 @@ def current_call() -> Call | None:
     return _CURRENT.get()
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Does something around every call, of whatever kind; subclasses override `around`.
+Proceed = Callable[[], Awaitable[None]]
 
-    Handlers are coroutines, or asynchronous generators where they answer with a stream.
+
+class CallInterceptor:
+    """Does something around every call, of whatever kind; subclasses override `around`."""
+
+    async def around(self, call: Call, proceed: Proceed) -> None:
+        """Called once a call; `proceed` is what is further in, down to the handler's last message, whose exceptions
+        come out of it. Wait for it once, or raise instead."""
+        await proceed()
+
+
+class Chain(grpc.aio.ServerInterceptor):
+    """Interceptors around every handler, and the one message of a request read behind them.
+
+    So the chain judges the caller before the message, which may be large, is taken in and parsed. It must be there in
+    time: a caller without a deadline could else hold its place for ever.
+
+    Handlers are coroutines, or asynchronous generators where they answer with a stream. gRPC asks for them anew for
+    each call; what is around a method's handler is made once.
+
+    Args:
+        interceptors: outermost first.
+        message_s: seconds until a message must be there.
     """
 
-    @contextlib.asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
-        """Entered before the handler and left after its last message; the handler's exceptions pass through."""
-        yield
+    def __init__(self, interceptors: Sequence[CallInterceptor], message_s: float) -> None:
+        self._inwards = tuple(reversed(interceptors))
+        self._message_s = message_s
+        self._wrapped: dict[str, tuple[Handler, Handler]] = {}
+        """By method: its handler, and that one wrapped."""
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wrap the method's handler; None, a method that nobody serves, stays None."""
+    ) -> Handler | None:
+        """The method's handler, wrapped; None, a method that nobody serves, stays None."""
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        form = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
-        inner: Any = getattr(handler, _SLOTS[form])
-        # Its form is another one where `read_late` has changed it.
-        kind: Kind = getattr(inner, "kind", form)
         method = handler_call_details.method
+        served, wrapped = self._wrapped.get(method, (None, handler))
+        if served is not handler:
+            wrapped = self._wrap(method, handler)
+            self._wrapped[method] = handler, wrapped
+        return wrapped
 
-        async def answer(request: Any, context: Context) -> Any:
-            call, request = _enter(method, kind, request, context)
-            async with self.around(call):
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        streamed = bool(handler.request_streaming)
+        kind = _KINDS[streamed, bool(handler.response_streaming)]
+        inner: Any = getattr(handler, _SLOTS[kind])
+
+        async def answer(requests: AsyncIterator[Any], context: Context) -> Any:
+            call = _enter(method, kind, context)
+            response = None
+
+            async def handle() -> None:
+                nonlocal response
+                request = _counted(requests, call) if streamed else await self._only(call)
                 response = await inner(request, call.context)
                 call.sent = 1
+
+            await self._through(call, handle)
             return response
 
-        async def stream(request: Any, context: Context) -> None:
-            call, request = _enter(method, kind, request, context)
-            async with self.around(call):
-                messages = inner(request, call.context)
+        async def stream(requests: AsyncIterator[Any], context: Context) -> None:
+            call = _enter(method, kind, context)
+
+            async def handle() -> None:
+                messages = inner(_counted(requests, call) if streamed else await self._only(call), call.context)
                 if not hasattr(messages, "__aiter__"):
                     await messages
                     return
@@ -113,55 +149,30 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     async for message in messages:
                         await call.context.write(message)
 
-        outer: Any = stream if handler.response_streaming else answer
-        outer.kind = kind
-        return _handler(form, outer, handler)
+            await self._through(call, handle)
 
+        # Always as a stream of requests, for gRPC reads a single one before it calls.
+        make: Any = grpc.stream_unary_rpc_method_handler
+        if handler.response_streaming:
+            make = grpc.stream_stream_rpc_method_handler
+        behaviour = stream if handler.response_streaming else answer
+        return cast(Handler, make(behaviour, handler.request_deserializer, handler.response_serializer))
 
-def read_late(handler: grpc.RpcMethodHandler[Any, Any], seconds: float) -> grpc.RpcMethodHandler[Any, Any]:
-    """The same handler, but the one message of a request is read when it is called, not before.
+    async def _through(self, call: Call, handle: Proceed) -> None:
+        for interceptor in self._inwards:
+            handle = partial(interceptor.around, call, handle)
+        await handle()
 
-    So the chain around it judges the caller before the message, which may be large, is taken in and parsed. It must be
-    there after so many seconds: a caller without a deadline could else hold its place for ever.
-    """
-    if handler.request_streaming:
-        return handler
-    kind = _KINDS[False, bool(handler.response_streaming)]
-    inner: Any = getattr(handler, _SLOTS[kind])
-
-    async def answer(_: AsyncIterator[Any], context: Context) -> Any:
-        return await inner(await _only(context, seconds), context)
-
-    async def stream(_: AsyncIterator[Any], context: Context) -> None:
-        messages = inner(await _only(context, seconds), context)
-        if not hasattr(messages, "__aiter__"):
-            await messages
-            return
-        async with contextlib.aclosing(messages):
-            async for message in messages:
-                await context.write(message)
-
-    outer: Any = stream if handler.response_streaming else answer
-    outer.kind = kind
-    return _handler("bidi_stream" if handler.response_streaming else "client_stream", outer, handler)
-
-
-def _handler(form: Kind, behaviour: Any, like: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
-    make: Any = getattr(grpc, f"{_SLOTS[form]}_rpc_method_handler")
-    wrapped: grpc.RpcMethodHandler[Any, Any] = make(behaviour, like.request_deserializer, like.response_serializer)
-    return wrapped
-
-
-async def _only(context: Context, seconds: float) -> Any:
-    # Read, not iterated over: an iterator that is left before its end costs a task of its own to close.
-    try:
-        async with asyncio.timeout(seconds):
-            message = await context.read()
-    except TimeoutError:
-        raise DeadlineExceeded(f"The message did not come within {seconds:g} s; send it faster.") from None
-    if message is grpc.aio.EOF:
-        raise InvalidInput("The call brings no message; send one.")
-    return message
+    async def _only(self, call: Call) -> Any:
+        # Read, not iterated over: an iterator that is left before its end costs a task of its own to close.
+        try:
+            async with asyncio.timeout(self._message_s):
+                message = await call.context.read()
+        except TimeoutError:
+            raise DeadlineExceeded(f"The message did not come within {self._message_s:g} s; send it faster.") from None
+        if message is grpc.aio.EOF:
+            raise InvalidInput("The call brings no message; send one.")
+        return message
 
 
 _KINDS: dict[tuple[bool, bool], Kind] = {
@@ -204,28 +215,17 @@ class _CountingContext:
             call.sent += 1
 
 
-def _enter(method: str, kind: Kind, request: Any, context: Context) -> tuple[Call, Any]:
-    """The call, made by the outermost interceptor, and its request or requests, which that one counts.
-
-    gRPC runs each call in a task of its own, so nothing needs resetting.
-    """
-    call = _CURRENT.get()
-    if call is not None and call.context is context:
-        return call, request
+def _enter(method: str, kind: Kind, context: Context) -> Call:
+    """A new call, current from now on: gRPC runs each in a task of its own, so nothing needs resetting."""
     sent = context.invocation_metadata() or ()
     metadata = tuple((key, value) for key, value in sent if key not in CREDENTIALS)
-    call = Call(method=method, kind=kind, metadata=metadata, context=context, request_id="")
+    counting: Any = _CountingContext(context)
+    call = Call(method=method, kind=kind, metadata=metadata, context=counting, request_id="")
     named = call.header(REQUEST_ID_KEY) or ""
     sane = 0 < len(named) <= MAX_REQUEST_ID and named.isascii() and named.isprintable()
-    call.request_id = named if sane else uuid.uuid4().hex
-    streamed = hasattr(request, "__aiter__")
-    if kind != "unary" or streamed:
-        call.context = _CountingContext(context)  # type: ignore[assignment]
+    call.request_id = named if sane else secrets.token_hex(16)
     _CURRENT.set(call)
-    if streamed:
-        return call, _counted(request, call)
-    call.received = 1
-    return call, request
+    return call
 
 
 async def _counted(requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 
 import grpc
+from google.rpc import status_pb2  # type: ignore[import-untyped]
 
 from saaa.errors import NotEnabled, SaaaError
 from serving.errors import to_status, unforeseen
-from serving.interceptors.base import REQUEST_ID_KEY, Call, CallInterceptor
+from serving.interceptors.base import REQUEST_ID_KEY, Call, CallInterceptor, Proceed
 
 DETAILS_KEY = "grpc-status-details-bin"
 _CODES_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
@@ -19,22 +18,18 @@ _CODES_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 class ErrorInterceptor(CallInterceptor):
     """Turns exceptions into statuses with `google.rpc` details; the call's request id goes with them."""
 
-    @contextlib.asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
+    async def around(self, call: Call, proceed: Proceed) -> None:
         """Abort the call when the handler raises; what nobody foresaw is logged and told as an incident."""
         try:
-            yield
+            await proceed()
             return
-        except SaaaError as error:
-            status = to_status(error)
         except grpc.aio.AbortError:
             raise
-        except NotImplementedError as error:
-            # What generated servicers say of a method of their contract that nobody wrote.
-            known = call.context.code() is grpc.StatusCode.UNIMPLEMENTED
-            status = to_status(NotEnabled("This service does not have this method.")) if known else unforeseen(error)
         except Exception as error:
-            status = unforeseen(error)
+            status = _status(error, call)
+            # By its traceback it keeps the frames that it left, and those may keep it: what only the collector would
+            # end, with a pause for all.
+            error.__traceback__ = None
         trailing = ((DETAILS_KEY, status.SerializeToString()), (REQUEST_ID_KEY, call.request_id))
         try:
             await call.context.abort(_CODES_BY_NUMBER[status.code], status.message, trailing)
@@ -44,9 +39,16 @@ class ErrorInterceptor(CallInterceptor):
             raise
 
 
+def _status(error: Exception, call: Call) -> status_pb2.Status:
+    if isinstance(error, SaaaError):
+        return to_status(error)
+    # What generated servicers say of a method of their contract that nobody wrote.
+    if isinstance(error, NotImplementedError) and call.context.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return to_status(NotEnabled("This service does not have this method."))
+    return unforeseen(error)
+
+
 def _let_go(aborted: grpc.aio.AbortError) -> None:
-    """Forget how it came about. gRPC keeps it with the call, and by tracebacks it and what it stands for keep every
-    frame, with the request's bytes and the call: circles that only the collector would end, with a pause for all."""
-    if (failure := aborted.__context__) is not None:
-        failure.__traceback__ = None
-    aborted.__traceback__ = aborted.__context__ = None
+    """Forget how it came about: gRPC keeps it with the call, and its traceback would keep all frames, the request's
+    bytes and the call with them."""
+    aborted.__traceback__ = None

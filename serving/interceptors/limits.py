@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from saaa.errors import CallerLimited, ServiceFull
-from serving.interceptors.base import Call, CallInterceptor
+from serving.interceptors.base import Call, CallInterceptor, Proceed
 from serving.security.scopes import is_open
 from serving.security.settings import SecuritySettings
 
@@ -50,8 +49,7 @@ class LimitsInterceptor(CallInterceptor):
         self._accounts: dict[str, _Account] = {}
         self._forget_above = _FEW
 
-    @contextlib.asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
+    async def around(self, call: Call, proceed: Proceed) -> None:
         """Count the call as its caller's while it runs; health and liveness are free.
 
         Raises:
@@ -59,7 +57,7 @@ class LimitsInterceptor(CallInterceptor):
             ServiceFull: all callers together have too many at work.
         """
         if is_open(call.method):
-            yield
+            await proceed()
             return
         account = self._account(call.caller)
         if account.working >= self._at_once:
@@ -79,7 +77,7 @@ class LimitsInterceptor(CallInterceptor):
         if call.kind == "bidi_stream":
             call.pace = lambda: self._pace(call)
         try:
-            yield
+            await proceed()
         finally:
             account.working -= 1
             self._working -= 1

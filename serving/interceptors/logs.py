@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
 
-from serving.interceptors.base import Call, CallInterceptor
+from serving.interceptors.base import Call, CallInterceptor, Proceed
 from serving.interceptors.outcome import outcome
 from serving.telemetry.logs import FIELDS
 
@@ -20,11 +18,10 @@ QUIET = ("/grpc.health.", "/grpc.reflection.")
 class LogInterceptor(CallInterceptor):
     """Says at level info how each call ended: code, seconds, messages; the formatter adds its id, method and caller."""
 
-    @contextlib.asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
+    async def around(self, call: Call, proceed: Proceed) -> None:
         """Log when the call has ended."""
         try:
-            yield
+            await proceed()
         except BaseException as error:
             _say(call, error)
             raise

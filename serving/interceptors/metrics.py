@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import AsyncIterator
 
-from serving.interceptors.base import Call, CallInterceptor
+from serving.interceptors.base import Call, CallInterceptor, Proceed
 from serving.interceptors.outcome import outcome
 from serving.telemetry.metrics import Metrics
 
@@ -21,12 +19,11 @@ class MetricsInterceptor(CallInterceptor):
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    @contextlib.asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
+    async def around(self, call: Call, proceed: Proceed) -> None:
         """Tell of the call's begin and end."""
         self._metrics.began(call)
         try:
-            yield
+            await proceed()
         except BaseException as error:
             self._ended(call, error)
             raise

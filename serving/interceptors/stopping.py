@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 
 from saaa.errors import BackendUnavailable
-from serving.interceptors.base import Call, CallInterceptor
+from serving.interceptors.base import Call, CallInterceptor, Proceed
 
 ENDLESS = ("/grpc.health.", "/grpc.reflection.")
 """How their methods' full names begin: they wait for news or for questions, and have no work to finish."""
@@ -23,14 +21,13 @@ class StoppingInterceptor(CallInterceptor):
     def __init__(self, stopping: asyncio.Future[None]) -> None:
         self._stopping = stopping
 
-    @contextlib.asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
+    async def around(self, call: Call, proceed: Proceed) -> None:
         """Raises `BackendUnavailable` at the begin of any call, and in the middle of an endless one."""
         if self._stopping.done():
             raise _stopped()
         task = asyncio.current_task()
         if call.kind == "unary" or not call.method.startswith(ENDLESS) or task is None:
-            yield
+            await proceed()
             return
 
         def end(_: asyncio.Future[None]) -> None:
@@ -38,7 +35,7 @@ class StoppingInterceptor(CallInterceptor):
 
         self._stopping.add_done_callback(end)
         try:
-            yield
+            await proceed()
         except asyncio.CancelledError:
             if not self._stopping.done():
                 raise

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
-
 import grpc
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from saaa.traces import context_of
-from serving.interceptors.base import Call, CallInterceptor
+from serving.interceptors.base import Call, CallInterceptor, Proceed
 from serving.interceptors.outcome import outcome
 
 _OURS = {
@@ -34,8 +31,7 @@ class TracingInterceptor(CallInterceptor):
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
-    @contextlib.asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
+    async def around(self, call: Call, proceed: Proceed) -> None:
         """The call's span is the current one inside; all that runs in its context belongs to it."""
         service, _, method = call.method.lstrip("/").partition("/")
         span = self._tracer.start_span(
@@ -51,7 +47,7 @@ class TracingInterceptor(CallInterceptor):
         )
         try:
             with trace.use_span(span, record_exception=False, set_status_on_exception=False):
-                yield
+                await proceed()
         except BaseException as error:
             _end(span, call, outcome(call, error))
             raise

@@ -19,6 +19,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from saaa.errors import BackendUnavailable, DeadlineExceeded, LaneFull
 from saaa.work import CaptionOptions, ExplainOptions, Work
@@ -44,6 +45,14 @@ class BatchKey:
     work: Work
     explain: ExplainOptions = field(default_factory=ExplainOptions)
     caption: CaptionOptions = field(default_factory=CaptionOptions)
+
+    def __hash__(self) -> int:
+        """Computed once: a lane looks a key up many times for each item that it is asked to take."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.model, self.version, self.work, self.explain, self.caption))
 
 
 class Lane:

@@ -22,6 +22,8 @@ class Margin:
 
     def __init__(self) -> None:
         self._recent: deque[float] = deque(maxlen=_KEPT)
+        self.factor = _SPARE
+        """What an expected time has to be multiplied with, 1.05 to 3."""
 
     def add(self, expected: float, actual: float) -> None:
         """Take in what came of one expectation.
@@ -32,8 +34,4 @@ class Margin:
         """
         if expected > 0:
             self._recent.append(actual / expected)
-
-    @property
-    def factor(self) -> float:
-        """What an expected time has to be multiplied with, 1.05 to 3."""
-        return min(max(1.0, max(self._recent, default=1.0)) * _SPARE, _MOST)
+            self.factor = min(max(1.0, *self._recent) * _SPARE, _MOST)

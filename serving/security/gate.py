@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from saaa.errors import Unauthenticated
 from serving.security.scopes import Scope, require
@@ -113,6 +114,7 @@ def by_connection(peer: str, facts: Mapping[str, Iterable[bytes]]) -> Caller:
     return Caller(name=f"address:{_host(peer)}", scopes=EVERYTHING)
 
 
+@lru_cache(maxsize=1024)
 def _host(peer: str) -> str:
     """The host of a peer; of IPv6 the network of 64 bits, all of which one caller may own."""
     family, _, rest = peer.partition(":")

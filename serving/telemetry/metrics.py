@@ -8,6 +8,7 @@ the catalog, at most `MAX_MODELS` of them, and classes theirs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -43,6 +44,17 @@ _METHOD = ("model", "version", "method")
 _OTHER = "other"
 
 
+@dataclass(frozen=True)
+class _Method:
+    """What counts the calls of one method: looking it up by its labels costs more than counting."""
+
+    started: Counter
+    seconds: Histogram
+    received: Counter
+    sent: Counter
+    handled: dict[grpc.StatusCode, Counter] = field(default_factory=dict)
+
+
 class Metrics(Observer):
     """Counts what the data plane and the interceptor tell.
 
@@ -56,6 +68,7 @@ class Metrics(Observer):
         """Everything below, and the process's own figures (memory, CPU, descriptors, garbage collection)."""
         self._models: set[tuple[str, str]] = set()
         self._classes: set[tuple[str, str, str]] = set()
+        self._methods: dict[tuple[str, str], _Method] = {}
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -111,15 +124,17 @@ class Metrics(Observer):
 
     def began(self, call: Call) -> None:
         """A call began."""
-        self._started.labels(*_call(call)).inc()
+        self._of(call).started.inc()
 
     def ended(self, call: Call, code: grpc.StatusCode, seconds: float) -> None:
         """A call that began has ended with this status after so many seconds."""
-        labels = _call(call)
-        self._handled.labels(*labels, code.name).inc()
-        self._seconds.labels(*labels).observe(seconds)
-        self._received.labels(*labels).inc(call.received)
-        self._sent.labels(*labels).inc(call.sent)
+        of = self._of(call)
+        if code not in of.handled:
+            of.handled[code] = self._handled.labels(*_call(call), code.name)
+        of.handled[code].inc()
+        of.seconds.observe(seconds)
+        of.received.inc(call.received)
+        of.sent.inc(call.sent)
 
     def journal_lost(self) -> None:
         """A line of the journal could not be written; from any thread."""
@@ -193,6 +208,18 @@ class Metrics(Observer):
         self._ratings.labels("human_graph" if relevance is None else "relevance").inc()
         if relevance is not None:
             self._relevance.observe(relevance)
+
+    def _of(self, call: Call) -> _Method:
+        found = self._methods.get((call.method, call.kind))
+        if found is None:
+            labels = _call(call)
+            found = self._methods[call.method, call.kind] = _Method(
+                started=self._started.labels(*labels),
+                seconds=self._seconds.labels(*labels),
+                received=self._received.labels(*labels),
+                sent=self._sent.labels(*labels),
+            )
+        return found
 
     def _class(self, info: ModelInfo, label: str) -> tuple[str, str, str]:
         _, model, version = self._labels(Work.PREDICT, info.name, info.version)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -13,7 +14,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from saaa.errors import LaneFull
-from serving.interceptors.base import Call, CallInterceptor, current_call
+from serving.interceptors.base import Call, CallInterceptor, Chain, Proceed, current_call
 from serving.interceptors.errors import ErrorInterceptor
 
 KINDS = ("unary", "client_stream", "server_stream", "bidi_stream")
@@ -28,13 +29,12 @@ class Trace(CallInterceptor):
         self._log = log
         self._calls = calls
 
-    @contextlib.asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
+    async def around(self, call: Call, proceed: Proceed) -> None:
         assert current_call() is call
         self._calls.append(call)
         self._log.append(f"into {self._name}")
         try:
-            yield
+            await proceed()
         except BaseException as error:
             self._log.append(f"{type(error).__name__} through {self._name}")
             raise
@@ -132,7 +132,7 @@ async def talk() -> AsyncIterator[Talk]:
     log: list[str] = []
     calls: list[Call] = []
     chain = [Trace("outer", log, calls), ErrorInterceptor(), Trace("inner", log, calls)]
-    server = grpc.aio.server(interceptors=chain)
+    server = grpc.aio.server(interceptors=[Chain(chain, message_s=60)])
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("talk.Talk", handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -226,6 +226,28 @@ async def test_calls_at_once_do_not_see_each_other(talk: Talk) -> None:
     asked = [talk.ask("bidi_stream", b"a", b"b", metadata=(("x-request-id", f"n{number}"),)) for number in range(20)]
     await asyncio.gather(*asked)
     assert sorted(talk.service.ids) == sorted([f"n{number}" for number in range(20)] * 2)
+
+
+async def test_what_is_around_a_handler_is_made_once_and_anew_for_another_handler() -> None:
+    async def say(request: bytes, context: Any) -> bytes:
+        return request
+
+    async def nobody(details: Any) -> None:
+        return None
+
+    chain, details = Chain([], message_s=60), SimpleNamespace(method="/talk.Talk/say")
+    handlers = [grpc.unary_unary_rpc_method_handler(say) for _ in range(2)]
+
+    async def wrapped(handler: Any) -> Any:
+        async def find(details: Any) -> Any:
+            return handler
+
+        return await chain.intercept_service(find, details)
+
+    first = await wrapped(handlers[0])
+    assert first is await wrapped(handlers[0])
+    assert first is not await wrapped(handlers[1])
+    assert await chain.intercept_service(nobody, details) is None
 
 
 async def test_a_method_that_nobody_serves_stays_so(talk: Talk) -> None:

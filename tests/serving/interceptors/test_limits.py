@@ -40,13 +40,17 @@ def call(caller: str = "a", kind: Kind = "unary", method: str = "/saaa.v1.Analys
     return Call(method=method, kind=kind, metadata=(), context=context, request_id="1", caller=caller)
 
 
+async def nothing() -> None:
+    """A call's work."""
+
+
 async def refused(limits: LimitsInterceptor, made: Call) -> float | None:
     """How long the caller is to wait; None where the call goes through."""
     try:
-        async with limits.around(made):
-            return None
+        await limits.around(made, nothing)
     except CallerLimited as error:
         return error.retry_after_s
+    return None
 
 
 async def test_a_burst_then_the_rate_for_each_caller_alone() -> None:
@@ -95,13 +99,19 @@ def test_the_rate_holds_over_any_stretch_and_who_waits_as_told_gets_in(
 
 async def test_calls_at_once_are_counted_until_they_end_however_they_end() -> None:
     limits = LimitsInterceptor(SecuritySettings(calls_at_once=2))
-    async with limits.around(call()):
+
+    async def second() -> None:
+        assert await refused(limits, call()) == pytest.approx(0.5)
+        assert await refused(limits, call("b")) is None
+        raise ZeroDivisionError
+
+    async def first() -> None:
         with contextlib.suppress(ZeroDivisionError):
-            async with limits.around(call()):
-                assert await refused(limits, call()) == pytest.approx(0.5)
-                assert await refused(limits, call("b")) is None
-                raise ZeroDivisionError
+            await limits.around(call(), second)
         assert await refused(limits, call()) is None
+
+    await limits.around(call(), first)
+    assert not any(account.working for account in limits._accounts.values())
 
 
 async def test_nothing_is_limited_unless_asked_for_and_health_never() -> None:
@@ -116,13 +126,16 @@ async def test_nothing_is_limited_unless_asked_for_and_health_never() -> None:
 async def test_memory_is_bounded_by_callers_at_work_or_just_now() -> None:
     clock = Clock()
     limits = LimitsInterceptor(SecuritySettings(calls_per_s=1, burst=1), clock=clock)
-    async with limits.around(call("staying")):
+
+    async def stay() -> None:
         for number in range(5000):
             clock.now += 0.01
             await refused(limits, call(f"passer-by {number}"))
         accounts = limits._accounts
         assert "staying" in accounts
         assert len(accounts) <= 2100
+
+    await limits.around(call("staying"), stay)
     # Who was just there is not forgotten: that would give a new burst.
     assert await refused(limits, call("passer-by 4999")) is not None
 
@@ -130,7 +143,8 @@ async def test_memory_is_bounded_by_callers_at_work_or_just_now() -> None:
 async def test_items_of_a_stream_are_held_up_rather_than_refused() -> None:
     limits = LimitsInterceptor(SecuritySettings(calls_per_s=20, burst=2))
     stream = call(kind="bidi_stream")
-    async with limits.around(stream):
+
+    async def take_six() -> None:
         assert stream.pace is not None
         started = time.monotonic()
         for _ in range(6):
@@ -140,12 +154,16 @@ async def test_items_of_a_stream_are_held_up_rather_than_refused() -> None:
         assert 0.19 <= time.monotonic() - started < 2
         assert await refused(limits, call()) is not None
 
+    await limits.around(stream, take_six)
+
 
 async def test_pieces_of_one_upload_are_one_call() -> None:
     limits = LimitsInterceptor(SecuritySettings(calls_per_s=1, burst=2))
     upload = call(kind="client_stream")
-    async with limits.around(upload):
-        assert upload.pace is None
+    await limits.around(upload, nothing)
+    assert upload.pace is None
+    assert await refused(limits, call()) is None
+    assert await refused(limits, call()) is not None
 
 
 def analyze(caller: Caller, token: str) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from saaa.errors import BackendFailed, BackendUnavailable, DeadlineExceeded
-from saaa.work import ExplainOptions, ItemResult, Work, WorkBatch
+from saaa.work import CaptionOptions, ExplainOptions, ItemResult, Work, WorkBatch
 from serving.lanes.lanes import BatchKey, Lane
 from serving.settings import LaneSettings
 from tests.serving.lanes.bench import KEY, Bench, ask, until, value_of
@@ -67,6 +69,20 @@ async def test_only_equal_keys_share_a_batch_and_keys_take_turns() -> None:
         (Work.PREDICT, 2),
     ]
     assert bench.batches[2].explain == other.explain
+
+
+def test_a_key_changed_is_another_one_also_where_it_was_looked_up_before() -> None:
+    key = BatchKey(model="m", version="1", work=Work.EXPLAIN)
+    times = {key: 1.0}
+    assert times[BatchKey(model="m", version="1", work=Work.EXPLAIN)] == 1.0
+    changes: tuple[dict[str, Any], ...] = (
+        {"model": "n"},
+        {"version": "2"},
+        {"work": Work.CAPTION},
+        {"explain": ExplainOptions(steps=2)},
+        {"caption": CaptionOptions(beam_width=2)},
+    )
+    assert not any(replace(key, **change) in times for change in changes)
 
 
 @in_virtual_time
