@@ -210,7 +210,11 @@ class _CountingContext:
         return message
 
     async def write(self, message: Any) -> None:
-        await self._context.write(message)
+        try:
+            await self._context.write(message)
+        except grpc.aio.InternalError as error:
+            # What gRPC says of a write that waited for a caller who has gone; else it would have cancelled the handler.
+            raise asyncio.CancelledError from error
         if (call := _CURRENT.get()) is not None:
             call.sent += 1
 

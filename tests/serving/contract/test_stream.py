@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -171,6 +172,17 @@ async def test_a_caller_who_takes_no_answers_holds_up_his_stream_only(monkeypatc
         assert read < 300
         assert (await caller.analyze(outputs=PREDICT)).predictions
         stream.cancel()
+
+
+async def test_a_caller_who_goes_while_answers_wait_for_him_is_no_incident(caplog: pytest.LogCaptureFixture) -> None:
+    async with calling(PixelBackend(), limits=RequestLimits(max_stream_in_flight=2)) as caller:
+        for _ in range(3):
+            stream = caller.stub.AnalyzeStream(item(f"{number}-" + "x" * 2**20) for number in range(300))
+            await asyncio.sleep(1.0)
+            stream.cancel()
+            await asyncio.sleep(0.2)
+        assert (await caller.analyze(outputs=PREDICT)).predictions
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_a_full_lane_is_waited_for() -> None:
