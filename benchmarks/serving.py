@@ -31,7 +31,16 @@ from benchmarks.serving_explain import OURS, Explain
 from benchmarks.serving_identity import SERVED, identity
 from benchmarks.serving_peers import CONCURRENCY, FIGURES, Peers
 from benchmarks.serving_plot import draw
-from benchmarks.serving_results import Gate, Kept, gate_of_ratio, gate_of_value, gates_of_soak, percentile, pooled_ratio
+from benchmarks.serving_results import (
+    Gate,
+    Kept,
+    gate_of_goodput,
+    gate_of_ratio,
+    gate_of_value,
+    gates_of_soak,
+    percentile,
+    pooled_ratio,
+)
 from benchmarks.serving_stress import BURST, OVERLOAD_DEADLINE_S, PREDICTING, SLOW_EXPLANATIONS, Stress
 from benchmarks.serving_systems import IN_PROCESS, SYSTEMS, Absent, Place, Setting
 
@@ -166,7 +175,7 @@ class Bench:
         dead, flood = figures["dead_work"].get(OURS), figures["overload"] or {}
         gates += [
             gate_of_value(f"dead work of {BURST} calls, {OURS}", dead, 1),
-            gate_of_value("overload: goodput / capacity", flood.get("goodput_share"), 0.9, at_least=True),
+            gate_of_goodput(flood),
             gate_of_value("overload: p99 of accepted, s", flood.get("p99_accepted_s"), OVERLOAD_DEADLINE_S),
             gate_of_value("overload: p99 of refusals, ms", flood.get("refusal_p99_ms"), 20),
             gate_of_value("overload: neither answered, refused nor late", flood.get("failed"), 0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,18 @@ def gate_of_value(name: str, value: float | None, bound: float, *, at_least: boo
         why: what to know about it.
     """
     return Gate(name, value, bound, at_least, why=NOT_RUN if value is None else why)
+
+
+def gate_of_goodput(flood: Mapping[str, Any]) -> Gate:
+    """Answers in a flood, of what the server could give with the processors that the load generator leaves.
+
+    Args:
+        flood: the row of `benchmarks.serving_stress.Stress.overload`; empty where it was not measured.
+    """
+    blocks = dict(enumerate(flood.get("goodput_blocks", ())))
+    found = ratio(blocks, dict.fromkeys(blocks, flood.get("goodput_bound", 0.0)))
+    gate = gate_of_ratio("overload: goodput / capacity, without the generator", found, 0.9, at_least=True)
+    return replace(gate, why=f"as seen {flood['goodput_share']:.3f}") if gate.enough and blocks else gate
 
 
 def gates_of_soak(soak: Mapping[str, Any]) -> list[Gate]:

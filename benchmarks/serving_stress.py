@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import re
 import statistics
@@ -22,6 +23,7 @@ from benchmarks.serving_systems import IN_PROCESS, SYSTEMS, Place, Running, Sett
 
 BURST, DEADLINE_S, STEADY, SETTLE_S = 24, 0.3, 4, 1.5
 OVERLOAD, OVERLOAD_DEADLINE_S, CAPACITY_S = 5.0, 2.0, 8.0
+FLOOD_BLOCKS = 20
 SLOW_EXPLANATIONS = 20
 PREDICTING = (1, 4)
 """Callers beside them."""
@@ -114,11 +116,20 @@ class Stress:
             return {"system": name, "dead": computed() - before - answered, "answered": answered}
 
     async def overload(self, seconds: float) -> Row:
-        """Five times the capacity: what is still answered in time, how fast the rest is refused, what memory does."""
+        """Five times the capacity: what is still answered in time, how fast the rest is refused, what memory does.
+
+        The load generator lives on the server's processors and takes more of them in the flood than when the capacity
+        is found. So "goodput_blocks" are answers a second, in twenty blocks, and "goodput_bound" what the server could
+        at most give on what the generator leaves of the processors; "goodput_share" is of the capacity as it was seen.
+        """
         async with self.running(FACADE, Setting()) as (server, requests):
             for _ in range(2):  # once to warm up
+                own = time.process_time()
                 capacity = await _capacity(server, requests)
+                own = (time.process_time() - own) / CAPACITY_S
+            free = (os.cpu_count() or 1) - own
             memory, lags, accepted, refused, late, failed = [server.processes.memory()], [], [], [], 0, 0
+            blocks = [0] * FLOOD_BLOCKS
             rng = random.Random(0)
 
             async def one(request: bytes, due: float) -> None:
@@ -127,7 +138,10 @@ class Stress:
                 lags.append(start - due)
                 try:
                     await server.caller(request, OVERLOAD_DEADLINE_S)
-                    accepted.append(time.perf_counter() - start)
+                    end = time.perf_counter()
+                    accepted.append(end - start)
+                    if end < started + seconds:
+                        blocks[int((end - started) / seconds * FLOOD_BLOCKS)] += 1
                 except Refused:
                     refused.append(time.perf_counter() - start)
                 except Late:
@@ -153,6 +167,7 @@ class Stress:
                 task.add_done_callback(tasks.discard)
                 due += rng.expovariate(OVERLOAD * capacity)
             took = time.perf_counter() - started
+            share = (time.process_time() - own) / took
             await asyncio.gather(*tasks)
             looking.cancel()
             goodput = (len(accepted) - late) / took
@@ -162,6 +177,8 @@ class Stress:
                 "offered": (len(accepted) + len(refused) + failed) / took,
                 "goodput": goodput,
                 "goodput_share": goodput / capacity,
+                "goodput_blocks": [count * FLOOD_BLOCKS / seconds for count in blocks],
+                "goodput_bound": capacity * ((os.cpu_count() or 1) - share) / free,
                 "p99_accepted_s": percentile(accepted, 0.99) / 1000 if accepted else None,
                 "deadline_s": OVERLOAD_DEADLINE_S,
                 "refused": len(refused),
@@ -170,7 +187,7 @@ class Stress:
                 "late": late,
                 "failed": failed,
                 "generator_lag_p99_ms": percentile(lags, 0.99),
-                "generator_cpu_share": (time.process_time() - own) / took,
+                "generator_cpu_share": share,
                 "memory_growth": statistics.median(memory[-tenth:]) / statistics.median(memory[tenth : 2 * tenth + 1]),
             }
 

@@ -17,6 +17,7 @@ from benchmarks.serving_results import (
     Gate,
     Kept,
     Ratio,
+    gate_of_goodput,
     gate_of_ratio,
     gate_of_value,
     percentile,
@@ -212,3 +213,12 @@ def test_best_setting_is_kept_and_those_that_do_not_start_are_passed_over(tmp_pa
     assert asked == [broken, *rates]
     with pytest.raises(Absent):
         asyncio.run(best_setting(kept, "b", (broken, broken), rate))
+
+
+def test_goodput_is_of_what_the_generator_leaves() -> None:
+    flood = {"goodput_blocks": [45.0] * 20, "goodput_bound": 50.0, "goodput_share": 0.82}
+    gate = gate_of_goodput(flood)
+    assert (gate.value, gate.interval, gate.reached, gate.why) == (0.9, (0.9, 0.9), True, "as seen 0.820")
+    assert gate_of_goodput({**flood, "goodput_blocks": [40.0] * 20}).reached is False
+    assert gate_of_goodput({**flood, "goodput_blocks": [45.0] * 19}).reached is None
+    assert gate_of_goodput({}).value is None
