@@ -160,7 +160,7 @@ class Peers:
             finally:
                 if server.system.pauses:
                     server.processes.pause()
-            told = str(settings[name]) + (f"; alone {setting}" if self._alone[name] != settings[name] else "")
+            told = str(settings[name]) + (f"; alone {self._alone[name]}" if self._alone[name] != settings[name] else "")
             self.rows.add({"system": name, "block": block, "setting": told, **row})
         print(f"block {block + 1} of {self.blocks}", flush=True)
 
