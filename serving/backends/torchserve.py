@@ -127,12 +127,15 @@ class TorchServeBackend:
         """Ask the frontend about all models.
 
         Raises:
-            BackendUnavailable: TorchServe cannot be reached.
+            BackendUnavailable: one of TorchServe's two services cannot be reached.
             BackendFailed: it answers with something else.
         """
         names: list[str] = []
         token: int | None = 0
         try:
+            # After a restart one channel may be connected again while the other still waits to try: whoever took
+            # the models for ready would be refused.
+            await self._inference.Ping(empty_pb2.Empty(), timeout=_MANAGEMENT_S)
             while token is not None:
                 request = management_pb2.ListModelsRequest(limit=_PAGE, next_page_token=token)
                 page = json.loads((await self._management.ListModels(request, timeout=_MANAGEMENT_S)).msg)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -157,6 +158,20 @@ async def test_nobody_there_is_unavailable() -> None:
         await backend.describe()
     assert await backend.ready() == frozenset()
     await backend.close()
+
+
+async def test_a_service_that_cannot_be_reached_makes_no_model_ready(torchserve: TorchServeProcess) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        deaf = f"127.0.0.1:{nobody.getsockname()[1]}"
+        for addresses in ((deaf, torchserve.management_address), (torchserve.inference_address, deaf)):
+            backend = TorchServeBackend(*addresses)
+            try:
+                assert await backend.ready() == frozenset()
+                with pytest.raises(BackendUnavailable):
+                    await backend.states()
+            finally:
+                await backend.close()
 
 
 def test_a_photo_over_rest_is_answered_with_json(torchserve: TorchServeProcess, tmp_path: Path) -> None:
